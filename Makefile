@@ -1,0 +1,43 @@
+# `make demo` shows what the template makes; `make test` proves it.
+UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
+RUN := $(UV) run --no-sync
+READY := .venv/.ready
+DEMO := build/demo
+unexport VIRTUAL_ENV
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-full check clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+
+# An ordinary render; packages and caches of an earlier run stay, its tables do not.
+demo: $(READY) ## Render the defaults into build/demo/ and replay a year there
+	@mkdir -p $(DEMO)
+	@find $(DEMO) -mindepth 1 -maxdepth 1 ! -name .venv ! -name .local ! -name uv.lock -exec rm -rf {} +
+	$(RUN) copier copy --defaults --quiet --vcs-ref HEAD . $(DEMO)
+	$(MAKE) --no-print-directory -C $(DEMO) UV="$(abspath $(UV))" lifecycle ARGS=--fresh
+
+test: $(READY) ## The tests CI runs
+	$(RUN) pytest $(ARGS)
+
+test-full: $(READY) ## Those and the slow ones
+	$(RUN) pytest -m "" $(ARGS)
+
+check: $(READY) ## Lint and format of this repository's own code
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+	$(RUN) zizmor --offline --no-progress --quiet .github
+	$(RUN) actionlint
+
+clean: ## Remove everything the targets above made
+	rm -rf build .venv .uv .pytest_cache .ruff_cache
+	find tests -name __pycache__ -prune -exec rm -rf {} +
+
+$(READY): pyproject.toml | $(filter .uv/bin/uv,$(UV))
+	$(UV) sync --quiet
+	@touch $@
+
+.uv/bin/uv:
+	python3 -m venv .uv
+	.uv/bin/python -m pip install --quiet --disable-pip-version-check "uv>=0.8,<1"

@@ -1,0 +1,1 @@
+"""The project's package: the team's files here, the machinery they plug into in `mlops`."""

@@ -1,0 +1,1 @@
+"""Machinery kept up to date by the template; the team's files never need to change it."""

@@ -1,0 +1,213 @@
+"""The project's command: run jobs here, replay the lifecycle, decide on versions."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+
+from .bundle import Bundle, BundleError, load
+from .jobs import JobFailed, JobRefused, Runner, TaskEvent
+from .jobs import check as check_jobs
+
+if TYPE_CHECKING:
+    from .platform.local import LocalPlatform
+    from .registry import Registry
+
+REPORTS = Path("reports")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; a known error is a message and exit code 1, not a traceback."""
+    parser = argparse.ArgumentParser(prog=__package__.split(".")[0], description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    def command(name: str, text: str) -> argparse.ArgumentParser:
+        return commands.add_parser(name, help=text, description=text)
+
+    command("setup", "Get what local runs need: Java, Delta's jars, a quick start for Spark")
+    command("check", "Check the wiring of every job for every target")
+    run = command("run", "Run a job of resources/ on this machine")
+    run.add_argument("job")
+    run.add_argument("parameters", nargs="*", metavar="name=value", help="job parameters")
+    cycle = command("lifecycle", "Replay the model's life month by month and write the report")
+    cycle.add_argument("--until", metavar="YYYY-MM", help="last month to replay")
+    cycle.add_argument("--fresh", action="store_true", help="start over: drop the local tables")
+    command("status", "Show the versions of the model and what was decided on them")
+    approve = command("approve", "Approve a version that passed its checks, and deploy it")
+    approve.add_argument("version")
+    command("rollback", "Make the previous champion the champion again")
+    command("ui", "Open the local MLflow server")
+    options = parser.parse_args(argv)
+    try:
+        return _COMMANDS[options.command](options)
+    except (BundleError, JobFailed, JobRefused, ValueError, LookupError, RuntimeError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def _bundle() -> Bundle:
+    from .platform.local import CATALOG
+
+    return load(Path.cwd(), overrides={"catalog": CATALOG})
+
+
+def _schema(bundle: Bundle) -> str:
+    return str(bundle.resources["schemas"]["mlops"]["name"])
+
+
+def _connect(bundle: Bundle) -> LocalPlatform:
+    from .platform.local import LocalPlatform
+
+    return LocalPlatform.connect(_schema(bundle))
+
+
+def _registry() -> tuple[LocalPlatform, Registry]:
+    from .registry import Registry
+
+    platform = _connect(_bundle())
+    return platform, Registry(platform)
+
+
+def _setup(options: argparse.Namespace) -> int:
+    from .platform import spark
+    from .platform.java import find_java_home
+
+    home, version = find_java_home()
+    print(f"Java {version}: {home}")
+    print(f"Delta: {len(spark.fetch_delta_jars())} jars")
+    print("Spark: preparing a quick start (about half a minute, once a machine)", flush=True)
+    print(f"Spark: {spark.build_archive()}")
+    return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    text = yaml.safe_load(Path("databricks.yml").read_text())
+    problems = 0
+    for target in text["targets"]:
+        for problem in check_jobs(load(Path.cwd(), target)):
+            print(f"[{target}] {problem}")
+            problems += 1
+    print(f"{problems} problems in the jobs of {len(text['targets'])} targets")
+    return 1 if problems else 0
+
+
+def _run(options: argparse.Namespace) -> int:
+    pairs = [text.partition("=") for text in options.parameters]
+    for name, sign, _ in pairs:
+        if not sign:
+            raise ValueError(f"{name!r} is not name=value. Fix: write it like as_of=2013-06-01.")
+    bundle = _bundle()
+    runner = Runner(bundle, _connect(bundle), on_task=_say)
+    values = runner.run(options.job, {name: value for name, _, value in pairs})
+    print(json.dumps(values, indent=2))
+    return 0
+
+
+def _say(event: TaskEvent) -> None:
+    print(f"{event.job}.{event.task}: {event.state} {event.detail}".rstrip(), flush=True)
+
+
+def _lifecycle(options: argparse.Namespace) -> int:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from . import lifecycle
+    from .platform.local import home_dir
+    from .report import month_table, write_report
+    from .summary import summarize
+
+    console = Console()
+    bundle, home = _bundle(), home_dir()
+    months = lifecycle.months(options.until)
+    if options.fresh:
+        lifecycle.clear(home)
+    journal = lifecycle.open_journal(home, _schema(bundle))
+    columns = (TextColumn("{task.description:<34}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
+        bar = progress.add_task("starting Spark", total=len(months))
+        names = [month.name for month in months]
+
+        def on_step(month: str, job: str) -> None:
+            progress.update(bar, completed=names.index(month), description=f"{month} {job}")
+
+        def on_task(event: TaskEvent) -> None:
+            month = str(progress.tasks[bar].description).split(" ", maxsplit=1)[0]
+            progress.update(bar, description=f"{month} {event.job}: {event.task}")
+
+        platform = _connect(bundle)
+        lifecycle.replay(bundle, platform, journal, options.until, on_step, on_task)
+        progress.update(bar, completed=len(months), description="done")
+    project = _project_name()
+    data = summarize(platform, journal, months, project)
+    REPORTS.mkdir(exist_ok=True)
+    fresh = REPORTS / "lifecycle.json.tmp"
+    fresh.write_text(json.dumps(data, indent=2, default=str), encoding="utf-8")
+    fresh.replace(REPORTS / "lifecycle.json")
+    page = write_report(data, REPORTS / "lifecycle.html")
+    console.print(month_table(data))
+    console.print(f"Report: {page.resolve()}", soft_wrap=True)
+    return 0
+
+
+def _project_name() -> str:
+    from importlib.metadata import metadata
+
+    return metadata(__package__.split(".")[0])["Summary"]
+
+
+def _status(options: argparse.Namespace) -> int:
+    from rich.console import Console
+    from rich.table import Table
+
+    from .decisions import history
+
+    platform, registry = _registry()
+    table = Table("version", "alias", "decision", "reason", title=registry.model)
+    for row in history(platform, registry):
+        table.add_row(*row)
+    Console().print(table)
+    return 0
+
+
+def _approve(options: argparse.Namespace) -> int:
+    from .decisions import approve
+
+    platform, registry = _registry()
+    approve(platform, registry, options.version)
+    parameters = {"model_name": registry.model, "model_version": options.version}
+    Runner(_bundle(), platform, on_task=_say).run("deployment", parameters)
+    return 0
+
+
+def _rollback(options: argparse.Namespace) -> int:
+    from .decisions import roll_back
+
+    platform, registry = _registry()
+    print(f"champion of {registry.model}: version {roll_back(platform, registry)}")
+    return 0
+
+
+def _ui(options: argparse.Namespace) -> int:
+    from .platform.local import home_dir
+
+    store = f"sqlite:///{home_dir()}/mlflow.db"
+    return subprocess.run(["mlflow", "ui", "--backend-store-uri", store], check=False).returncode
+
+
+_COMMANDS = {
+    "setup": _setup,
+    "check": _check,
+    "run": _run,
+    "lifecycle": _lifecycle,
+    "status": _status,
+    "approve": _approve,
+    "rollback": _rollback,
+    "ui": _ui,
+}

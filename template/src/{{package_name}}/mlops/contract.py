@@ -1,0 +1,68 @@
+"""The data contract of a source: good rows go on, bad rows are kept apart with the reason."""
+
+from __future__ import annotations
+
+from pyspark.sql import Column as SparkColumn
+from pyspark.sql import DataFrame, Window
+from pyspark.sql import functions as F
+
+from .declarations import Source
+
+
+class ContractError(ValueError):
+    """The source as a whole is not what its contract says: nothing of it may be used."""
+
+
+def check_schema(source: Source, rows: DataFrame) -> None:
+    """Raise ContractError when a column is missing or has another type."""
+    found = dict(rows.dtypes)
+    for column in source.columns:
+        if column.name not in found:
+            raise ContractError(
+                f"Source {source.name}: column {column.name} is missing, it has "
+                f"{', '.join(sorted(found))}. Fix: map it in sources.py, or drop it from the "
+                "contract and from the features that use it."
+            )
+        if found[column.name] != column.type:
+            raise ContractError(
+                f"Source {source.name}: column {column.name} is {found[column.name]}, its contract "
+                f"says {column.type}. Fix: cast it in sources.py, or change the contract."
+            )
+
+
+def judge(source: Source, rows: DataFrame) -> DataFrame:
+    """Return the rows with the contract's columns and `reasons`, an array that is empty when good.
+
+    Of rows with the same key the one known last is good, the others are duplicates. Ties are
+    broken by content, so that the same rows always give the same answer.
+    """
+    check_schema(source, rows)
+    names = [column.name for column in source.columns]
+    latest = Window.partitionBy(*source.keys).orderBy(
+        F.col("available_at").desc(), F.xxhash64(*names)
+    )
+    rows = rows.select(*names, F.row_number().over(latest).alias("_copy"))
+    reasons: list[SparkColumn] = [F.when(F.col("_copy") > 1, F.lit("duplicate key"))]
+    for column in source.columns:
+        if not column.nullable:
+            reasons.append(F.when(F.col(column.name).isNull(), F.lit(f"{column.name} is missing")))
+        if column.check:
+            good = F.coalesce(F.expr(column.check), F.lit(True))
+            reasons.append(F.when(~good, F.lit(f"not {column.check}")))
+    return rows.select(*names, F.array_compact(F.array(*reasons)).alias("reasons"))
+
+
+def good_rows(judged: DataFrame) -> DataFrame:
+    """The rows that meet the contract."""
+    return judged.where(F.size("reasons") == 0).drop("reasons")
+
+
+def bad_rows(source: Source, judged: DataFrame) -> DataFrame:
+    """The rows that do not, as rows of the quarantine table."""
+    row = F.to_json(F.struct(*(column.name for column in source.columns)))
+    return judged.where(F.size("reasons") > 0).select(
+        F.lit(source.name).alias("source"),
+        row.alias("row"),
+        F.concat_ws("; ", "reasons").alias("reason"),
+        "available_at",
+    )

@@ -1,0 +1,54 @@
+"""Rows to train, evaluate, score and monitor on, assembled point in time."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from pyspark.sql import functions as F
+
+from ..problem import PROBLEM
+from .platform import Platform
+from .point_in_time import lookup
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from pyspark.sql import DataFrame
+
+
+def observations(platform: Platform, since: datetime, until: datetime) -> DataFrame:
+    """Observations with their features, for predictions made in (since, until].
+
+    Columns: the entity key, `predict_at`, lookup keys and the features of the problem.
+    """
+    sources = {name: platform.read(name) for name in PROBLEM.observation_sources}
+    asked = F.col("predict_at")
+    rows = PROBLEM.observations(**sources).where((asked > since) & (asked <= until))
+    tables = []
+    for table in PROBLEM.feature_tables:
+        features = platform.read(table.name).where(F.col("available_at") <= until)
+        if table.max_age is not None:
+            features = features.where(F.col("available_at") > since - table.max_age)
+        tables.append((table, features))
+    return lookup(rows, "predict_at", tables)
+
+
+def labels(platform: Platform, as_of: datetime) -> DataFrame:
+    """Labels that were known at `as_of`: the entity key, `label`, `known_at`."""
+    sources = {name: platform.read(name) for name in PROBLEM.label_sources}
+    return PROBLEM.labels(**sources).where(F.col("known_at") <= as_of)
+
+
+def labelled(
+    platform: Platform, since: datetime, until: datetime, as_of: datetime
+) -> pd.DataFrame:
+    """Observations made in (since, until] whose label was known at `as_of`.
+
+    Columns: entity key, `predict_at`, the features in order, `label`. Sorted by time and key, so
+    that the same data always gives the same frame.
+    """
+    rows = observations(platform, since, until)
+    known = labels(platform, as_of).select(PROBLEM.entity_key, "label")
+    columns = [PROBLEM.entity_key, "predict_at", *PROBLEM.feature_names, "label"]
+    frame = rows.join(known, PROBLEM.entity_key).select(*columns).toPandas()
+    return frame.sort_values(["predict_at", PROBLEM.entity_key], ignore_index=True)

@@ -1,0 +1,169 @@
+"""Replay the whole life of the model, month by month, through the project's own jobs."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+from ..problem import PROBLEM
+from .bundle import Bundle
+from .jobs import Runner, TaskEvent
+from .platform.local import LocalPlatform
+from .registry import CHAMPION, SHADOW, Registry
+from .stages.train import code_digest
+
+JOURNAL = "lifecycle.jsonl"
+
+
+class LifecycleError(RuntimeError):
+    """The replay cannot go on."""
+
+
+@dataclass(frozen=True)
+class Month:
+    """A calendar month of the replay: data times (start, end]."""
+
+    name: str
+    start: datetime
+    end: datetime
+
+
+def months(until: str | None = None) -> list[Month]:
+    """The months to replay; `until` names the last one, like 2013-05.
+
+    Raises:
+        LifecycleError: `until` is not a month of the replay.
+    """
+    found = list(_calendar(PROBLEM.replay_start, PROBLEM.replay_end))
+    names = [month.name for month in found]
+    if until is None:
+        return found
+    if until not in names:
+        raise LifecycleError(
+            f"--until {until!r} is not a month of the replay. Fix: name one of "
+            f"{names[0]} to {names[-1]}."
+        )
+    return found[: names.index(until) + 1]
+
+
+def _calendar(first: date, last: date) -> Iterator[Month]:
+    year, month = first.year, first.month
+    while (year, month) < (last.year, last.month):
+        following = (year + month // 12, month % 12 + 1)
+        yield Month(
+            f"{year}-{month:02d}",
+            datetime(year, month, 1, tzinfo=UTC),
+            datetime(*following, 1, tzinfo=UTC),
+        )
+        year, month = following
+
+
+class Journal:
+    """What has been done, a line a finished step, so that a replay that was cut short goes on."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.steps: dict[str, dict[str, Any]] = {}
+        if path.exists():
+            for line in path.read_text().splitlines():
+                try:
+                    step = json.loads(line)
+                except ValueError:
+                    break  # the line that was being written when the process was killed
+                self.steps[step["step"]] = step
+            self._rewrite()
+
+    def _rewrite(self) -> None:
+        """Drop a half-written last line, so that the next one starts on its own."""
+        fresh = self.path.with_suffix(".tmp")
+        fresh.write_text("".join(json.dumps(step) + "\n" for step in self.steps.values()))
+        fresh.replace(self.path)
+
+    def once(self, step: str, work: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
+        """Do the work and write its result down, unless that has been done."""
+        if step not in self.steps:
+            started = time.monotonic()
+            done = {"step": step, **work(), "seconds": round(time.monotonic() - started, 3)}
+            with self.path.open("a") as file:
+                file.write(json.dumps(done) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            self.steps[step] = done
+        return self.steps[step]
+
+
+def clear(home: Path) -> None:
+    """Remove the tables, runs and models of this machine; the journal goes first."""
+    (home / JOURNAL).unlink(missing_ok=True)
+    for name in ("warehouse", "artifacts"):
+        shutil.rmtree(home / name, ignore_errors=True)
+    for database in home.glob("mlflow.db*"):
+        database.unlink()
+
+
+def open_journal(home: Path, schema: str) -> Journal:
+    """Open the journal of this project's replay.
+
+    Raises:
+        LifecycleError: it belongs to other code, or the tables were written by single jobs.
+    """
+    home.mkdir(parents=True, exist_ok=True)
+    path = home / JOURNAL
+    if not path.exists() and any((home / "warehouse").glob(f"{schema}.db/*/_delta_log/*.json")):
+        raise LifecycleError(
+            f"{home} holds tables that single jobs have written, so a replay from the start would "
+            "not be one. Fix: add --fresh to start over, or set MLOPS_HOME to another folder."
+        )
+    journal = Journal(path)
+    code = journal.once("start", lambda: {"code": code_digest()})["code"]
+    if code != code_digest():
+        raise LifecycleError(
+            f"problem.py, features/ or model.py have changed since the replay in {home} began. "
+            "Fix: add --fresh to start over."
+        )
+    return journal
+
+
+def replay(
+    bundle: Bundle,
+    platform: LocalPlatform,
+    journal: Journal,
+    until: str | None = None,
+    on_step: Callable[[str, str], None] = lambda month, job: None,
+    on_task: Callable[[TaskEvent], object] | None = None,
+) -> None:
+    """Run the jobs of each month; steps in the journal are not run again."""
+    registry = Registry(platform)
+    runner = Runner(bundle, platform, on_task=on_task)
+
+    def step(month: Month, job: str, **parameters: str) -> dict[str, Any]:
+        on_step(month.name, job)
+        given = {"as_of": month.end.isoformat(), **parameters}
+        return journal.once(f"{month.name} {job}", lambda: {"values": runner.run(job, given)})
+
+    for month in months(until):
+        first = f"{PROBLEM.replay_start:%Y-%m}"
+        if (month.end.date() - PROBLEM.replay_start) < PROBLEM.training_window:
+            continue  # too little history to train on: the next month brings this one in as well
+        step(month, "features")
+        trained = next((key for key in journal.steps if key.endswith(" training")), None)
+        if trained is None or trained.startswith(month.name):
+            step(month, "training", reason="first model")
+            champion = registry.at(CHAMPION)
+            if champion is None:
+                raise LifecycleError(
+                    f"The first model, trained on {first} to {month.name}, was refused, so there is "
+                    "nothing to serve. Fix: see the table validation_results, then problem.py."
+                )
+            # The first model goes on as a shadow: what would have been without retraining.
+            registry.point(SHADOW, champion)
+        else:
+            step(month, "scoring", since=month.start.isoformat())
+            step(month, "monitoring", since=month.start.isoformat())

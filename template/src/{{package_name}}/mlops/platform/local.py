@@ -1,0 +1,116 @@
+"""This machine: Spark and Delta in a folder, MLflow on SQLite."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .base import Platform
+from .spark import start_session
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from pyspark.sql import DataFrame, SparkSession
+
+CATALOG = "spark_catalog"  # the only catalog that open-source Spark lets Delta manage
+
+
+def home_dir() -> Path:
+    """The folder that holds local tables, runs and models: MLOPS_HOME, else `.local`."""
+    return Path(os.environ.get("MLOPS_HOME", ".local")).resolve()
+
+
+class LocalPlatform(Platform):
+    """The platform on a laptop. One process at a time may write."""
+
+    name = "local"
+
+    def __init__(self, spark: SparkSession, schema: str, home: Path) -> None:
+        super().__init__(spark, CATALOG, schema)
+        self.home = home
+        self._new_versions: list[tuple[str, str]] = []
+
+    @classmethod
+    def connect(cls, schema: str, home: Path | None = None) -> LocalPlatform:
+        """Start Spark, and point MLflow at the project's own store."""
+        import mlflow
+
+        home = home or home_dir()
+        home.mkdir(parents=True, exist_ok=True)
+        mlflow.set_tracking_uri(f"sqlite:///{home}/mlflow.db")
+        mlflow.set_registry_uri(f"sqlite:///{home}/mlflow.db")
+        platform = cls(start_session(home / "warehouse"), schema, home)
+        platform.spark.sql(f"CREATE SCHEMA IF NOT EXISTS {CATALOG}.{schema}")
+        return platform
+
+    # -- tables ---------------------------------------------------------------------------------
+    def _path(self, table: str) -> Path:
+        return self.home / "warehouse" / f"{self.schema}.db" / table
+
+    def _location(self, table: str) -> str:
+        return f"LOCATION '{self._path(table).as_uri()}'"
+
+    def exists(self, table: str) -> bool:
+        """Look for the table's log; the session forgets tables, so name it again when it is there."""
+        with self._lock:
+            if table in self._known:
+                return True
+            log = self._path(table) / "_delta_log"
+            if not any(log.glob("*.json")):
+                return False
+            self.spark.sql(
+                f"CREATE TABLE IF NOT EXISTS {self.full_name(table)} USING DELTA "
+                f"{self._location(table)}"
+            )
+            self._known.add(table)
+            return True
+
+    # -- models ---------------------------------------------------------------------------------
+    def use_experiment(self, name: str) -> None:
+        """Create the experiment with its artifacts in the project's folder."""
+        import mlflow
+
+        if mlflow.get_experiment_by_name(name) is None:
+            folder = self.home / "artifacts" / name.strip("/")
+            mlflow.create_experiment(name, artifact_location=folder.as_uri())
+        mlflow.set_experiment(name)
+
+    def score(self, rows: DataFrame, model_uri: str, features: Sequence[str]) -> DataFrame:
+        """Score in Spark's Python workers; a worker loads each model once."""
+        import mlflow
+        from pyspark.sql.types import DoubleType, StructField, StructType
+
+        path = mlflow.artifacts.download_artifacts(model_uri)
+        schema = StructType([*rows.schema.fields, StructField("prediction", DoubleType())])
+        predict = partial(_predict, path=path, features=list(features))
+        return rows.mapInPandas(predict, schema)
+
+    def announce(self, model: str, version: str) -> None:
+        """Remember the version; the job runner starts the deployment job for it."""
+        self._new_versions.append((model, version))
+
+    def take_new_versions(self) -> list[tuple[str, str]]:
+        """Versions announced since the last call."""
+        taken, self._new_versions = self._new_versions, []
+        return taken
+
+
+@lru_cache(maxsize=4)
+def _load(path: str) -> Any:
+    import mlflow
+
+    return mlflow.pyfunc.load_model(path)
+
+
+def _predict(
+    batches: Iterator[pd.DataFrame], path: str, features: list[str]
+) -> Iterator[pd.DataFrame]:
+    from ..predictions import as_column
+
+    model = _load(path)
+    for batch in batches:
+        if len(batch):
+            yield batch.assign(prediction=as_column(model.predict(batch[features])))

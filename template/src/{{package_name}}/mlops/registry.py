@@ -1,0 +1,107 @@
+"""Versions of the registered model, their aliases and tags.
+
+The champion is the version that serves, the challenger the newest one that awaits a decision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ..problem import PROBLEM
+from .platform import Platform
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous_champion"
+SHADOW = "shadow"  # scored beside the champion and only recorded
+
+
+class Registry:
+    """The model of this project in the platform's registry."""
+
+    def __init__(self, platform: Platform, model: str | None = None) -> None:
+        from mlflow import MlflowClient
+
+        self.client: MlflowClient = MlflowClient()
+        self.model = model or platform.full_name(PROBLEM.name)
+        self._platform = platform
+
+    def at(self, alias: str) -> str | None:
+        """Version that the alias points at, or None. Any other failure is raised."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return str(self.client.get_model_version_by_alias(self.model, alias).version)
+        except MlflowException as error:
+            absent = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND")
+            if error.error_code in absent and "not found" in str(error).lower():
+                return None
+            raise
+
+    def point(self, alias: str, version: str) -> None:
+        """Move the alias to the version."""
+        self.client.set_registered_model_alias(self.model, alias, version)
+
+    def drop(self, alias: str) -> None:
+        """Remove the alias, if it is there."""
+        if self.at(alias) is not None:
+            self.client.delete_registered_model_alias(self.model, alias)
+
+    def get(self, version: str) -> ModelVersion:
+        """The version with its tags."""
+        return self.client.get_model_version(self.model, version)
+
+    def tag(self, version: str, key: str) -> str:
+        """A tag of the version.
+
+        Raises:
+            LookupError: the version lacks it.
+        """
+        tags = self.get(version).tags
+        if key not in tags:
+            raise LookupError(f"Version {version} of {self.model} has no tag {key!r}.")
+        return str(tags[key])
+
+    def uri(self, version: str) -> str:
+        """URI that MLflow loads the version from."""
+        return f"models:/{self.model}/{version}"
+
+    def load(self, version: str) -> Any:
+        """Load the version as it will be served."""
+        import mlflow
+
+        return mlflow.pyfunc.load_model(self.uri(version))
+
+    def versions(self) -> list[str]:
+        """All versions, the newest first."""
+        found = self.client.search_model_versions(f"name = '{self.model}'")
+        return [str(number) for number in sorted((int(v.version) for v in found), reverse=True)]
+
+    def aliases(self) -> dict[str, str]:
+        """Each alias with its version."""
+        found = self.client.get_registered_model(self.model).aliases
+        return {alias: str(version) for alias, version in found.items()}
+
+    def find(self, tags: Mapping[str, str]) -> str | None:
+        """The newest version that has all these tags."""
+        wanted = tags.items()
+        return next((v for v in self.versions() if wanted <= self.get(v).tags.items()), None)
+
+    def register(self, source: str, run_id: str, tags: Mapping[str, str]) -> str:
+        """Register a logged model, with all its tags, in one step; return the version."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self.client.create_registered_model(self.model, description=PROBLEM.description)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        created = self.client.create_model_version(self.model, source, run_id, tags=dict(tags))
+        return str(created.version)
+
+    def announce(self, version: str) -> None:
+        """Have the deployment job decide on the version."""
+        self._platform.announce(self.model, version)

@@ -1,0 +1,69 @@
+"""Refresh the feature tables with what became known since the last refresh."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from pyspark.sql import functions as F
+
+from ...problem import PROBLEM
+from ...sources import SOURCES
+from ..declarations import Column, FeatureTable
+from ..platform import Platform
+from . import TaskValues, entry_point
+from .ingest import known_until
+
+_KNOWN = F.col("available_at")
+
+
+def run(platform: Platform, *, as_of: datetime) -> TaskValues:
+    """Compute each feature table's new rows up to `as_of` and merge them in."""
+    platform.each(lambda table: refresh(platform, table, as_of), PROBLEM.feature_tables)
+    return None
+
+
+def refresh(platform: Platform, table: FeatureTable, as_of: datetime) -> None:
+    """Bring one feature table up to `as_of`; only the new slice is computed."""
+    since = known_until(platform, table.name)
+    where = None
+    if since is None:
+        since = _first_known(platform, table) - timedelta(seconds=1)
+    else:
+        # What a source may still deliver late can change rows that are already there.
+        since -= max(source.lateness for source in SOURCES if source.name in table.sources)
+        where = f"t.available_at > timestamp_micros({int(since.timestamp() * 1_000_000)})"
+    if since >= as_of:
+        return
+    sources = {
+        name: platform.read(name).where((_KNOWN > since - table.lookback) & (_KNOWN <= as_of))
+        for name in table.sources
+    }
+    keys = (*table.keys, "available_at")
+    rows = table.compute(since, as_of, **sources).select(*keys, *table.feature_names).persist()
+    try:
+        if not rows.isEmpty():
+            types = dict(rows.dtypes)
+            described = [Column(key, types[key], "Key") for key in table.keys]
+            described.append(Column("available_at", "timestamp", "When the row became known"))
+            platform.create(table.name, (*described, *table.features), table.description)
+            platform.merge(table.name, rows, keys, where)
+    finally:
+        rows.unpersist()
+
+
+def _first_known(platform: Platform, table: FeatureTable) -> datetime:
+    """When the first row of the table's sources became known."""
+    first = [
+        platform.read(name).agg(F.unix_micros(F.min("available_at"))).first()
+        for name in table.sources
+    ]
+    times = [row[0] for row in first if row and row[0] is not None]
+    if not times:
+        raise ValueError(
+            f"Feature table {table.name}: its sources {', '.join(table.sources)} hold no row. "
+            "Fix: check `as_of` of the ingest task, and the quarantine table."
+        )
+    return datetime.fromtimestamp(min(times) / 1e6, tz=UTC)
+
+
+main = entry_point(run)

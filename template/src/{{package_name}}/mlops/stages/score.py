@@ -1,0 +1,77 @@
+"""Score new rows with the champion; keep each prediction for good."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from pyspark.sql import functions as F
+
+from ...problem import PROBLEM
+from ..datasets import observations
+from ..platform import Platform
+from ..registry import CHAMPION, SHADOW, Registry
+from ..tables import PREDICTIONS
+from . import TaskValues, entry_point
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+
+def run(platform: Platform, *, as_of: datetime, since: datetime | None = None) -> TaskValues:
+    """Score the predictions due in (since, as_of] that have not been made yet.
+
+    The window is `scoring_window` of the problem unless `since` is given. A version under the
+    alias `shadow` is scored on the same rows, and only recorded.
+    """
+    registry = Registry(platform)
+    champion, shadow = registry.at(CHAMPION), registry.at(SHADOW)
+    if champion is None:
+        raise LookupError(
+            f"{registry.model} has no champion, so there is nothing to score with. Fix: run the "
+            "training job; its version becomes champion when it passes the deployment job."
+        )
+    since = since or as_of - PROBLEM.scoring_window
+    rows = observations(platform, since, as_of).persist()
+    try:
+        scored = _predictions(platform, registry, rows, champion, "champion", since, as_of)
+        if shadow is not None and shadow != champion:
+            more = _predictions(platform, registry, rows, shadow, "shadow", since, as_of)
+            scored = scored.unionByName(more)
+        platform.record(PREDICTIONS, scored)
+    finally:
+        rows.unpersist()
+    return {"model_version": champion}
+
+
+def _predictions(
+    platform: Platform,
+    registry: Registry,
+    rows: DataFrame,
+    version: str,
+    role: str,
+    since: datetime,
+    as_of: datetime,
+) -> DataFrame:
+    """Predictions of one version for the rows that lack one, as rows of the table."""
+    if platform.exists(PREDICTIONS.name):
+        # A served prediction stands, whatever version is champion when a run is repeated.
+        same = F.col("role") == "champion" if role == "champion" else F.col("model_version") == version
+        made = F.col("predict_at").between(since, as_of)
+        done = platform.read(PREDICTIONS.name).where(same & made)
+        rows = rows.join(
+            done.select(F.col("entity").alias(PROBLEM.entity_key)), PROBLEM.entity_key, "left_anti"
+        )
+    scored = platform.score(rows, registry.uri(version), PROBLEM.feature_names)
+    return scored.select(
+        F.col(PROBLEM.entity_key).alias("entity"),
+        F.lit(version).alias("model_version"),
+        F.lit(role).alias("role"),
+        "predict_at",
+        F.lit(as_of).alias("as_of"),
+        "prediction",
+        *PROBLEM.feature_names,
+    )
+
+
+main = entry_point(run)

@@ -1,0 +1,159 @@
+"""The story of a replay, read from the evidence tables."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+import pandas as pd
+from pyspark.sql import functions as F
+
+from ..problem import PROBLEM
+from .datasets import labels
+from .lifecycle import Journal, Month
+from .metrics import gain
+from .platform import Platform
+from .tables import (
+    DEPLOYMENTS,
+    DRIFT_METRICS,
+    PERFORMANCE_METRICS,
+    PREDICTIONS,
+    QUARANTINE,
+    RETRAINING_DECISIONS,
+    VALIDATION_RESULTS,
+    Table,
+)
+
+_BINS = 10
+_CHECK_COLUMNS = ["check", "kind", "value", "threshold", "baseline", "passed", "reason"]
+
+
+def summarize(
+    platform: Platform, journal: Journal, months: list[Month], project: str
+) -> dict[str, Any]:
+    """Return what `lifecycle.json` holds: each month, each decision with its evidence, the sum."""
+    deployments = _frame(platform, DEPLOYMENTS)
+    promoted = deployments[deployments["decision"] == "promoted"]
+    versions = promoted["model_version"].astype(int)
+    first = str(versions.min()) if len(versions) else None
+    rows = [_month(platform, month, first, journal, deployments) for month in months]
+    return {
+        "project": project,
+        "task": PROBLEM.task,
+        "metric": PROBLEM.metric,
+        "higher_is_better": PROBLEM.higher_is_better,
+        "first_version": first,
+        "months": rows,
+        "calibration": _calibration(platform, months),
+        "quarantined": _quarantined(platform),
+        "summary": _totals(rows, journal),
+    }
+
+
+def _frame(platform: Platform, table: Table) -> pd.DataFrame:
+    """An evidence table in memory, with nulls as None; empty when nothing was recorded yet."""
+    columns = [column.name for column in table.columns]
+    if not platform.exists(table.name):
+        return pd.DataFrame(columns=columns)
+    frame = platform.read(table.name).select(*columns).toPandas()
+    return frame.astype(object).where(frame.notna(), None)
+
+
+def _at(frame: pd.DataFrame, column: str, month: Month) -> pd.DataFrame:
+    return frame[frame[column] == pd.Timestamp(month.end).tz_convert(None)]
+
+
+def _month(
+    platform: Platform,
+    month: Month,
+    first: str | None,
+    journal: Journal,
+    deployments: pd.DataFrame,
+) -> dict[str, Any]:
+    measured = _at(_frame(platform, PERFORMANCE_METRICS), "window_end", month)
+    served = measured[measured["role"] == "champion"]
+    performance = dict(zip(measured["model_version"], measured["value"], strict=True))
+    version = served["model_version"].iloc[0] if len(served) else None
+    value = performance.get(version)
+    baseline = performance.get(first)
+    both = value is not None and baseline is not None
+    drift = _at(_frame(platform, DRIFT_METRICS), "window_end", month)
+    retraining = _at(_frame(platform, RETRAINING_DECISIONS), "window_end", month)
+    decided = retraining.iloc[0] if len(retraining) else None
+    results = _frame(platform, VALIDATION_RESULTS)
+    return {
+        "month": month.name,
+        "as_of": month.end.isoformat(),
+        "rows": int(served["rows"].sum()),
+        "served_version": version,
+        "served_metric": value,
+        "first_version_metric": baseline,
+        "gain": gain(value, baseline) if both else None,
+        "drift": dict(zip(drift["feature"], drift["value"], strict=True)),
+        "drift_threshold": PROBLEM.retraining.psi,
+        "drifted_features": sorted(drift[drift["drifted"].astype(bool)]["feature"]),
+        "decayed": bool(decided["decayed"]) if decided is not None else False,
+        "retrain": bool(decided["retrain"]) if decided is not None else False,
+        "retrain_reason": decided["reason"] if decided is not None else "",
+        "decisions": [
+            {
+                "version": decision["model_version"],
+                "decision": decision["decision"],
+                "reason": decision["reason"],
+                "checks": results[results["model_version"] == decision["model_version"]][
+                    _CHECK_COLUMNS
+                ].to_dict("records"),
+            }
+            for _, decision in _at(deployments, "as_of", month).iterrows()
+        ],
+        "performance": performance,
+        "elapsed_seconds": round(
+            sum(s["seconds"] for key, s in journal.steps.items() if key.startswith(month.name)), 1
+        ),
+    }
+
+
+def _calibration(platform: Platform, months: list[Month]) -> list[dict[str, Any]]:
+    """Mean prediction against mean label, by tenth of the served predictions of each version."""
+    if not platform.exists(PREDICTIONS.name) or not months:
+        return []
+    served = platform.read(PREDICTIONS.name).where(F.col("role") == "champion")
+    known = labels(platform, months[-1].end).withColumnRenamed(PROBLEM.entity_key, "entity")
+    frame = served.join(known, "entity").select("model_version", "prediction", "label").toPandas()
+    curves = []
+    for version in sorted(frame["model_version"].unique(), key=int):
+        rows = frame[frame["model_version"] == version]
+        tenth = pd.qcut(rows["prediction"].rank(method="first"), _BINS, labels=False)
+        parts = rows.groupby(tenth)
+        bins = parts.agg(
+            predicted=("prediction", "mean"), observed=("label", "mean"), rows=("label", "size")
+        )
+        curves.append({"version": version, "bins": bins.to_dict("records")})
+    return curves
+
+
+def _quarantined(platform: Platform) -> dict[str, dict[str, int]]:
+    counts: dict[str, dict[str, int]] = defaultdict(dict)
+    for (source, reason), rows in _frame(platform, QUARANTINE).groupby(["source", "reason"]):
+        counts[source][reason] = len(rows)
+    return dict(counts)
+
+
+def _totals(rows: list[dict[str, Any]], journal: Journal) -> dict[str, Any]:
+    """Retraining against never: months in which another version than the first one served."""
+    gains = {
+        row["month"]: row["gain"]
+        for row in rows
+        if row["gain"] is not None and row["performance"].keys() > {row["served_version"]}
+    }
+    decisions = [decision["decision"] for row in rows for decision in row["decisions"]]
+    return {
+        "months_compared": len(gains),
+        "months_better": sum(value > 0 for value in gains.values()),
+        "months_worse": [month for month, value in gains.items() if value < 0],
+        "mean_gain": sum(gains.values()) / len(gains) if gains else None,
+        "trainings": len(decisions),
+        "promotions": decisions.count("promoted"),
+        "refusals": decisions.count("refused"),
+        "elapsed_seconds": round(sum(step["seconds"] for step in journal.steps.values()), 1),
+    }

@@ -1,0 +1,133 @@
+"""The evidence tables: their columns, their meaning, their keys.
+
+Dashboards, alerts, reports and the retraining decision read these and nothing else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .declarations import Column
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table with documented columns; a write replaces the row with the same keys."""
+
+    name: str
+    description: str
+    columns: tuple[Column, ...]
+    keys: tuple[str, ...]
+
+
+QUARANTINE = Table(
+    "quarantine",
+    "Rows that broke their source's data contract, with the reason",
+    (
+        Column("source", "string", "Name of the source"),
+        Column("row", "string", "The row as JSON"),
+        Column("reason", "string", "What is wrong with it"),
+        Column("available_at", "timestamp", "When the row became known"),
+    ),
+    ("source", "row"),
+)
+
+PREDICTIONS = Table(
+    "predictions",
+    "Every prediction ever made, with the inputs it was made from",
+    (
+        Column("entity", "string", "Key of the entity that was scored"),
+        Column("model_version", "string", "Version of the registered model"),
+        Column("role", "string", "champion: it was served; shadow: it was only recorded"),
+        Column("predict_at", "timestamp", "Data time of the prediction"),
+        Column("as_of", "timestamp", "Data time of the scoring run"),
+        Column("prediction", "double", "Probability of the label, or its expected value"),
+    ),
+    ("entity", "model_version"),
+)
+
+VALIDATION_RESULTS = Table(
+    "validation_results",
+    "One row a check of a model version",
+    (
+        Column("model_version", "string", "Version of the registered model"),
+        Column("check", "string", "Name of the check"),
+        Column("kind", "string", "compliance, quality, behaviour, slice or infrastructure"),
+        Column("value", "double", "What was measured"),
+        Column("threshold", "double", "What was demanded"),
+        Column("baseline", "double", "The same measure of the champion or of a naive model"),
+        Column("passed", "boolean", "Whether the check passed"),
+        Column("reason", "string", "The result in words"),
+        Column("as_of", "timestamp", "Data time of the model version"),
+    ),
+    ("model_version", "check"),
+)
+
+DEPLOYMENTS = Table(
+    "deployments",
+    "Every decision on a model version",
+    (
+        Column("model_version", "string", "Version of the registered model"),
+        Column("decision", "string", "promoted, refused or rolled_back"),
+        Column("reason", "string", "Why"),
+        Column("previous_champion", "string", "The version that was champion before"),
+        Column("as_of", "timestamp", "Data time of the model version"),
+    ),
+    ("model_version", "decision"),
+)
+
+DRIFT_METRICS = Table(
+    "drift_metrics",
+    "Drift of each feature in a window, against the champion's training data",
+    (
+        Column("window_start", "timestamp", "Start of the window, exclusive"),
+        Column("window_end", "timestamp", "End of the window, inclusive"),
+        Column("model_version", "string", "Version whose training data is the reference"),
+        Column("feature", "string", "Name of the feature"),
+        Column("metric", "string", "psi: population stability index"),
+        Column("value", "double", "What was measured"),
+        Column("threshold", "double", "Above this the feature has drifted"),
+        Column("drifted", "boolean", "Whether it has"),
+    ),
+    ("window_start", "window_end", "model_version", "feature", "metric"),
+)
+
+PERFORMANCE_METRICS = Table(
+    "performance_metrics",
+    "How good the predictions of a window were, once their labels were known",
+    (
+        Column("window_start", "timestamp", "Start of the window, exclusive"),
+        Column("window_end", "timestamp", "End of the window, inclusive"),
+        Column("model_version", "string", "Version that made the predictions"),
+        Column("role", "string", "champion or shadow"),
+        Column("metric", "string", "auc or mae"),
+        Column("value", "double", "What was measured; null with too few rows"),
+        Column("baseline", "double", "The same metric of this version at validation"),
+        Column("rows", "bigint", "Labelled predictions"),
+    ),
+    ("window_start", "window_end", "model_version", "role", "metric"),
+)
+
+RETRAINING_DECISIONS = Table(
+    "retraining_decisions",
+    "Whether each monitored window called for a new model, and why",
+    (
+        Column("window_start", "timestamp", "Start of the window, exclusive"),
+        Column("window_end", "timestamp", "End of the window, inclusive"),
+        Column("model_version", "string", "The champion that was watched"),
+        Column("retrain", "boolean", "Whether to train a new version"),
+        Column("decayed", "boolean", "Whether performance has decayed"),
+        Column("reason", "string", "Why"),
+    ),
+    ("window_start", "window_end", "model_version"),
+)
+
+EVIDENCE = (
+    QUARANTINE,
+    PREDICTIONS,
+    VALIDATION_RESULTS,
+    DEPLOYMENTS,
+    DRIFT_METRICS,
+    PERFORMANCE_METRICS,
+    RETRAINING_DECISIONS,
+)

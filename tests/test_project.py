@@ -1,0 +1,248 @@
+"""The default project, used as a person does: set up, checked, tested, replayed, killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from importlib.metadata import packages_distributions
+from pathlib import Path
+from typing import Any
+
+import deltalake
+import pytest
+from conftest import ROOT, answers_of, commit, render
+from test_repo import RESERVED
+
+UNTIL = "2013-05"
+PATIENCE = 600  # seconds: no step of these tests comes near it
+LOCK = ROOT / "build/test-uv.lock"  # a resolution takes half a minute, its reuse a second
+
+
+def finish(*command: str | Path, cwd: Path, **environment: str) -> str:
+    """Run a command to its end; its output, which is the message when it fails."""
+    done = subprocess.run(
+        command,
+        cwd=cwd,
+        env=os.environ | environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=PATIENCE,
+    )
+    assert done.returncode == 0, done.stdout[-8000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def project(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The default answers, rendered, committed and set up."""
+    project = render(template, tmp_path_factory.mktemp("made") / "project")
+    commit(project)
+    if LOCK.exists():
+        shutil.copy(LOCK, project / "uv.lock")
+    output = finish("make", "setup", cwd=project)
+    assert "Java" in output, "setup says which Java it uses"
+    LOCK.parent.mkdir(exist_ok=True)
+    shutil.copy(project / "uv.lock", LOCK)
+    return project
+
+
+def program(project: Path) -> Path:
+    """The project's command."""
+    return project / ".venv/bin" / answers_of(project)["package_name"]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a replay that nothing interrupted."""
+    home = tmp_path_factory.mktemp("undisturbed")
+    finish(program(project), "lifecycle", "--until", UNTIL, cwd=project, MLOPS_HOME=str(home))
+    return home
+
+
+def test_setup_is_idempotent(project: Path) -> None:
+    started = time.monotonic()
+    finish("make", "setup", cwd=project)
+    assert time.monotonic() - started < 30
+
+
+def test_make_check(project: Path) -> None:
+    finish("make", "check", cwd=project)
+
+
+def test_make_test(project: Path) -> None:
+    assert " passed" in finish("make", "test", cwd=project)
+
+
+def test_wheel_holds_the_package_and_its_entry_points(project: Path, tmp_path: Path) -> None:
+    uv = shutil.which("uv") or ROOT / ".uv/bin/uv"
+    finish(uv, "build", "--quiet", "--wheel", "--out-dir", tmp_path, cwd=project)
+    (wheel,) = tmp_path.glob("*.whl")
+    name = answers_of(project)["package_name"]
+    assert wheel.name.startswith(f"{name}-")
+    listed = finish("python3", "-m", "zipfile", "--list", wheel, cwd=project)
+    assert f"{name}/problem.py" in listed
+    assert f"{name}/mlops/report/" in listed
+    assert "entry_points.txt" in listed
+
+
+def test_no_package_may_be_named_like_an_installed_one(project: Path) -> None:
+    """Or one of the two would hide the other."""
+    (site,) = project.glob(".venv/lib/python3*/site-packages")
+    code = f"import sys; sys.path[:] = [{str(site)!r}, *sys.path]\n"
+    code += "from importlib.metadata import packages_distributions as p\nprint(*p())"
+    names = finish(project / ".venv/bin/python", "-I", "-c", code, cwd=project).split()
+    own = {answers_of(project)["package_name"], *packages_distributions().get("pip", [])}
+    usable = {name.lower() for name in names if name.isidentifier() and name[0] != "_"} - own
+    known = set().union(*RESERVED.values())
+    assert not usable - known, "add these to hooks/reserved.yml"
+
+
+def test_lifecycle_reports_every_month(project: Path, undisturbed: Path) -> None:
+    report = json.loads((project / "reports/lifecycle.json").read_text("utf-8"))
+    assert report["project"] == answers_of(project)["project_name"]
+    assert report["months"][-1]["month"] == UNTIL
+    scored = [month for month in report["months"] if month["served_version"]]
+    assert scored
+    for month in scored:
+        assert 0.5 < month["served_metric"] < 1
+        assert 0.5 < month["first_version_metric"] < 1
+    decisions = [decision for month in report["months"] for decision in month["decisions"]]
+    assert decisions
+    assert all(decision["reason"] for decision in decisions)
+    page = (project / "reports/lifecycle.html").read_text("utf-8")
+    assert answers_of(project)["project_name"] in page
+    assert "http-equiv" not in page and "<script src" not in page, "the page needs no network"
+
+
+def test_finished_lifecycle_runs_nothing_again(project: Path, undisturbed: Path) -> None:
+    before = tables(undisturbed), journal(undisturbed)
+    finish(
+        program(project), "lifecycle", "--until", UNTIL, cwd=project, MLOPS_HOME=str(undisturbed)
+    )
+    assert (tables(undisturbed), journal(undisturbed)) == before
+
+
+def journal(home: Path) -> list[dict[str, Any]]:
+    """The finished steps of a replay, so far."""
+    path = home / "lifecycle.jsonl"
+    lines = path.read_text("utf-8").splitlines() if path.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("}")]
+
+
+def tables(home: Path) -> dict[str, list[str]]:
+    """Every Delta table's rows as sorted text. Read without Spark: by another implementation."""
+    found = {}
+    for log in sorted(home.glob("warehouse/**/_delta_log")):
+        table = deltalake.DeltaTable(log.parent).to_pyarrow_table()
+        columns = sorted(table.column_names)
+        rows = table.select(columns).to_pylist()
+        found[log.parent.name] = sorted(repr(list(row.values())) for row in rows)
+    return found
+
+
+def registry(home: Path) -> dict[str, list[tuple[Any, ...]]]:
+    """Versions and aliases of the registered models."""
+    with sqlite3.connect(f"file:{home / 'mlflow.db'}?mode=ro", uri=True) as database:
+        return {
+            table: sorted(database.execute(f"select {columns} from {table}"))
+            for table, columns in [
+                ("model_versions", "name, version"),
+                ("registered_model_aliases", "name, alias, version"),
+            ]
+        }
+
+
+def committed(table: str, times: int = 1) -> Callable[[Path], bool]:
+    """Whether a table has been written so often."""
+
+    def is_so(home: Path) -> bool:
+        return len([*home.glob(f"warehouse/*/{table}/_delta_log/*.json")]) >= times
+
+    return is_so
+
+
+# Each is reached while a step is under way, whose work is then half done.
+MOMENTS: dict[str, Callable[[Path], bool]] = {
+    "a version is registered and not yet judged": lambda home: bool(
+        (home / "mlflow.db").exists() and [*home.glob("artifacts/**/MLmodel")]
+    ),
+    "a month is scored and not yet written down": committed("predictions"),
+    "drift is measured and nothing yet decided": committed("drift_metrics"),
+}
+
+
+@pytest.fixture
+def running(project: Path, tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+    """A replay under way in a process group of its own, and its folder."""
+    home = tmp_path / "home"
+    home.mkdir()
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [program(project), "lifecycle", "--until", UNTIL],
+            cwd=project,
+            env=os.environ | {"MLOPS_HOME": str(home)},
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    yield process, home
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_killed_lifecycle_ends_with_the_same_tables(
+    project: Path, undisturbed: Path, running: tuple[subprocess.Popen[bytes], Path], moment: str
+) -> None:
+    process, home = running
+    deadline = time.monotonic() + PATIENCE
+    while not MOMENTS[moment](home):
+        assert process.poll() is None, (home.parent / "log").read_text()[-4000:]
+        assert time.monotonic() < deadline, f"never came: {moment}"
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert len(journal(home)) < len(journal(undisturbed)), "the kill came too late to prove a thing"
+
+    finish(program(project), "lifecycle", "--until", UNTIL, cwd=project, MLOPS_HOME=str(home))
+
+    again, expected = tables(home), tables(undisturbed)
+    assert expected.keys() == again.keys()
+    for name, rows in expected.items():
+        assert again[name] == rows, f"{name} differs"
+    assert registry(home) == registry(undisturbed)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("python", ["3.12", "3.13"])
+def test_requirements_resolve_for_other_pythons(project: Path, python: str) -> None:
+    uv = shutil.which("uv") or ROOT / ".uv/bin/uv"
+    command = [uv, "pip", "compile", "--quiet", "--python-version", python, "pyproject.toml"]
+    assert "mlflow==" in finish(*command, "--group", "local", "--group", "checks", cwd=project)
+
+
+@pytest.mark.full
+def test_regression_project(template: Path, tmp_path: Path) -> None:
+    project = render(
+        template, tmp_path / "project", task="regression", project_name="Minutes 🚀 'late'"
+    )
+    commit(project)
+    finish("make", "check", cwd=project)
+    finish("make", "test", cwd=project)
+
+
+@pytest.mark.full
+def test_whole_year(project: Path, tmp_path: Path) -> None:
+    finish(program(project), "lifecycle", cwd=project, MLOPS_HOME=str(tmp_path))
+    report = json.loads((project / "reports/lifecycle.json").read_text("utf-8"))
+    summary = report["summary"]
+    assert summary["months_better"] > summary["months_compared"] / 2
+    assert summary["mean_gain"] > 0

@@ -1,0 +1,227 @@
+"""Every kind of answers gives a project whose files the tools that own their formats accept."""
+
+from __future__ import annotations
+
+import json
+import keyword
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import answers_of, files_of, render
+
+HOSTILE_NAMES = {
+    "quotes": """It's "quoted" \\ `twice` '''three''' \"\"\"times\"\"\" \\N""",
+    "github_expression": "${{ secrets.TOKEN }} and ${var.catalog}",
+    "jinja": "{{ package_name }} {% if %} {# no #}",
+    "yaml": ": # - [a, {b: !c &d *e | > @f % `",
+    "emoji": "🚀 Flüge 👩‍💻 запоздання",
+    "non_ascii": "航班延误",
+    "long": "Predicting late flights " * 8 + "20 chars",
+    "windows": "con",
+    "digits": "2013 flights",
+    "module": "mlflow",
+    "keyword": "class",
+    "yaml_word": "null",
+    "number": "1e3",
+    "html": "</title><script>alert(1)</script> & more",
+    "spaces": "  padded  ",
+}
+CASES: dict[str, dict[str, Any]] = {
+    "defaults": {},
+    "minimal": {"project_name": "x"},
+    **{f"ci_{ci}": {"ci": ci} for ci in ("github", "azure", "both", "none")},
+    **{f"task_{task}": {"task": task} for task in ("classification", "regression")},
+    **{f"name_{key}": {"project_name": name} for key, name in HOSTILE_NAMES.items()},
+    "all_hostile": {
+        "project_name": HOSTILE_NAMES["quotes"],
+        "description": HOSTILE_NAMES["jinja"] + HOSTILE_NAMES["yaml"] + HOSTILE_NAMES["emoji"],
+        "package_name": "a" * 30,
+        "dev_catalog": "no",
+        "staging_catalog": "null",
+        "prod_catalog": "_1e3",
+        "schema": "on",
+        "ci": "both",
+        "task": "regression",
+    },
+}
+# Expressions that the platform, not Copier, replaces.
+FOREIGN = re.compile(r"\$\{\{.*?\}\}|\{\{(job|tasks?|input|backfill)\b.*?\}\}")
+# "{{ and }}" is prose, "{{{{x}}}}" an f-string.
+DEBRIS = re.compile(
+    r"(?<!\{)\{\{-?\s*(?!and\b)[A-Za-z_][\w.]*\s*(-?\}\}|[|(\[])"
+    r"|\{%-?\s*(if|el|end|for|set|from|import|include|macro|raw|block)|\{#"
+)
+# Rendered by the project itself, not by Copier.
+OWN_TEMPLATES = (".j2",)
+PLAIN_TEXT = {
+    ".md",
+    ".csv",
+    ".html",
+    ".j2",
+    ".mplstyle",
+    ".css",
+    ".js",
+    ".svg",
+    ".txt",
+    ".typed",
+    ".sql",
+}
+PLAIN_NAMES = {".gitignore", ".gitattributes"}
+WINDOWS_DEVICE = re.compile(r"(?i)^(con|prn|aux|nul|com\d|lpt\d)(\.|$)")
+REGISTRY_HOSTS = ("py" + "pi.org", "python" + "hosted.org", "maven" + ".org", "npm" + "js")
+
+
+@pytest.fixture(scope="module", params=CASES, ids=list(CASES))
+def case(request: pytest.FixtureRequest) -> str:
+    """Name of a case."""
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def project(case: str, template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The case, rendered. Read it, do not change it."""
+    return render(template, tmp_path_factory.mktemp(case) / "project", **CASES[case])
+
+
+def text_of(path: Path) -> str:
+    """A file's text; every file of a project is UTF-8 and ends in one newline."""
+    text = path.read_bytes().decode("utf-8")
+    assert "\r" not in text, f"{path}: carriage return"
+    assert not text or (text.endswith("\n") and not text.endswith("\n\n")), f"{path}: its end"
+    return text
+
+
+def run(*command: str, cwd: Path) -> None:
+    """Run a tool of the tests' environment; its output is the message when it fails."""
+    program = Path(sys.executable).parent / command[0]
+    done = subprocess.run([program, *command[1:]], cwd=cwd, text=True, capture_output=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_answers_arrive_unchanged(case: str, project: Path) -> None:
+    answers = answers_of(project)
+    assert {key: answers[key] for key in CASES[case]} == CASES[case]
+    assert not {"versions"} & answers.keys(), "a computed value is no answer"
+
+
+def test_package_name_is_usable(project: Path) -> None:
+    name = answers_of(project)["package_name"]
+    assert re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", name)
+    assert len(name) <= 30
+    assert not keyword.iskeyword(name)
+    assert name not in sys.stdlib_module_names
+
+
+def test_no_template_syntax_is_left(project: Path) -> None:
+    given = {str(answer) for answer in answers_of(project).values() if "{" in str(answer)}
+    spellings = given | {json.dumps(text, ensure_ascii=False)[1:-1] for text in given}
+    for path in files_of(project):
+        assert path.suffix != ".jinja", path
+        assert not re.search(r"[{}%]", str(path)), path
+        if path.suffix in OWN_TEMPLATES or path.name == ".copier-answers.yml":
+            continue
+        text = text_of(project / path)
+        for spelling in spellings:
+            text = text.replace(spelling, "")
+        left = DEBRIS.search(FOREIGN.sub("", text))
+        assert not left, f"{path}: {text[left.start() : left.start() + 60]!r}"
+
+
+def test_every_file_parses(project: Path) -> None:
+    for path in files_of(project):
+        text = text_of(project / path)
+        if path.suffix == ".py":
+            compile(text, str(path), "exec", dont_inherit=True)
+        elif path.suffix in (".yml", ".yaml"):
+            assert yaml.safe_load(text) is not None, path
+        elif path.suffix == ".toml":
+            tomllib.loads(text)
+        elif path.suffix == ".json":
+            json.loads(text)
+        elif path.name == "Makefile":
+            targets = re.findall(r"^([a-z]+):.*## ", text, re.MULTILINE)
+            assert {"setup", "check", "test", "lifecycle", "run", "clean", "help"} <= {*targets}
+            for target in targets:
+                done = subprocess.run(
+                    ["make", "--dry-run", "JOB=training", target],
+                    cwd=project,
+                    text=True,
+                    capture_output=True,
+                )
+                assert done.returncode == 0, done.stderr
+        else:
+            assert path.suffix in PLAIN_TEXT or path.name in PLAIN_NAMES, f"who parses {path}?"
+
+
+def test_configuration_says_what_was_answered(project: Path) -> None:
+    answers = answers_of(project)
+    pyproject = tomllib.loads((project / "pyproject.toml").read_text("utf-8"))
+    bundle = yaml.safe_load((project / "databricks.yml").read_text("utf-8"))
+    assert pyproject["project"]["name"] == bundle["bundle"]["name"] == answers["package_name"]
+    assert pyproject["project"]["description"] == answers["description"]
+    assert pyproject["tool"]["mlops"]["project"] == answers["project_name"]
+    assert bundle["variables"]["schema"]["default"] == answers["schema"]
+    assert bundle["variables"]["notify"]["default"] == answers["owner_email"]
+    for environment in ("dev", "staging", "prod"):
+        target = bundle["targets"][environment]
+        assert target["workspace"]["host"] == answers[f"{environment}_host"]
+        assert target["variables"]["catalog"] == answers[f"{environment}_catalog"]
+
+
+def test_python_is_clean_and_formatted(project: Path) -> None:
+    run("ruff", "check", "--no-cache", ".", cwd=project)
+    run("ruff", "format", "--no-cache", "--diff", ".", cwd=project)
+
+
+def test_package_imports_without_spark(project: Path) -> None:
+    name = answers_of(project)["package_name"]
+    script = (
+        f"import sys; sys.path.insert(0, 'src'); import {name}, {name}.mlops.bundle; "
+        "sys.exit('imports pyspark' if 'pyspark' in sys.modules else 0)"
+    )
+    run(Path(sys.executable).name, "-B", "-c", script, cwd=project)
+
+
+def test_only_the_chosen_ci_is_there(project: Path) -> None:
+    ci = answers_of(project)["ci"]
+    folders = {path.parts[0] for path in files_of(project) if len(path.parts) > 1}
+    assert (".github" in folders) == (ci in ("github", "both"))
+    assert (".azure" in folders) == (ci in ("azure", "both"))
+    assert "workflows" not in folders
+
+
+def test_ci_files_pass_their_linters(project: Path) -> None:
+    workflows = sorted(str(path) for path in project.glob(".github/workflows/*"))
+    if workflows:
+        run("zizmor", "--offline", "--no-progress", "--persona=pedantic", ".github", cwd=project)
+        run("actionlint", *workflows, cwd=project)
+    for path in project.glob(".azure/*"):
+        schema = ("--builtin-schema", "vendor.azure-pipelines")
+        run("check-jsonschema", *schema, "--regex-variant", "nonunicode", str(path), cwd=project)
+
+
+def test_file_names_are_safe_on_windows(project: Path) -> None:
+    seen: set[str] = set()
+    for path in files_of(project):
+        assert str(path).lower() not in seen, f"{path}: differs from another by case only"
+        seen.add(str(path).lower())
+        assert len(str(path)) <= 120, path
+        for part in path.parts:
+            assert not WINDOWS_DEVICE.search(part), path
+            assert not re.search(r'[<>:"\\|?*]|[. ]$', part), path
+
+
+def test_no_path_or_host_of_one_machine(project: Path) -> None:
+    for path in files_of(project):
+        text = text_of(project / path)
+        if path.name != ".copier-answers.yml":
+            assert str(project) not in text, path
+            machine = re.search(r"(?<![\w.}/-])/(home|root|Users|tmp|work)/\w+", text)
+            assert not machine, f"{path}: {machine}"
+        assert not [host for host in REGISTRY_HOSTS if host in text], path
