@@ -10,7 +10,6 @@ import sqlite3
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
 
@@ -92,16 +91,14 @@ def test_wheel_holds_the_package_and_its_entry_points(project: Path, tmp_path: P
     assert "entry_points.txt" in listed
 
 
+@pytest.mark.full  # a new release of any requirement may bring a name: no reason to stop a change
 def test_no_package_may_be_named_like_an_installed_one(project: Path) -> None:
     """Or one of the two would hide the other."""
-    (site,) = project.glob(".venv/lib/python3*/site-packages")
-    code = f"import sys; sys.path[:] = [{str(site)!r}, *sys.path]\n"
-    code += "from importlib.metadata import packages_distributions as p\nprint(*p())"
+    code = "from importlib.metadata import packages_distributions as p; print(*p())"
     names = finish(project / ".venv/bin/python", "-I", "-c", code, cwd=project).split()
-    own = {answers_of(project)["package_name"], *packages_distributions().get("pip", [])}
-    usable = {name.lower() for name in names if name.isidentifier() and name[0] != "_"} - own
-    known = set().union(*RESERVED.values())
-    assert not usable - known, "add these to hooks/reserved.yml"
+    names = {name.lower() for name in names if name.isidentifier() and name[0] != "_"}
+    unknown = names - set().union(*RESERVED.values()) - {answers_of(project)["package_name"]}
+    assert not unknown, "add these to hooks/reserved.yml"
 
 
 def test_lifecycle_reports_every_month(project: Path, undisturbed: Path) -> None:
@@ -170,7 +167,7 @@ def committed(table: str, times: int = 1) -> Callable[[Path], bool]:
 
 # Each is reached while a step is under way, whose work is then half done.
 MOMENTS: dict[str, Callable[[Path], bool]] = {
-    "a version is registered and not yet judged": lambda home: bool(
+    "a model is written and not yet registered": lambda home: bool(
         (home / "mlflow.db").exists() and [*home.glob("artifacts/**/MLmodel")]
     ),
     "a month is scored and not yet written down": committed("predictions"),

@@ -11,6 +11,7 @@ on this machine is refused by the runner, not here.
 from __future__ import annotations
 
 import re
+import subprocess
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -135,7 +136,8 @@ def load(
     if not bundle.get("name"):
         problems.add(bundle, "the bundle has no name", "set bundle.name")
     problems.stop_if_any()
-    bundle.value = {**bundle.fields(), "target": Node(name, chosen.file, chosen.line)}
+    target_name = Node(name, chosen.file, chosen.line)
+    bundle.value = {"git": _git(root, bundle), **bundle.fields(), "target": target_name}
     scope = {
         "bundle": bundle,
         "var": variables,
@@ -151,6 +153,20 @@ def load(
     resources = plain(resolved["resources"], ("resources",), places)
     by_kind = {kind: dict(found or {}) for kind, found in (resources or {}).items()}
     return Bundle(root, text(resolved["bundle"].value["name"].value), name, by_kind, places)
+
+
+def _git(root: Path, near: Node) -> Node:
+    """What `${bundle.git.*}` says of the folder: its commit and branch, else `unknown`."""
+    asked = {"commit": ["HEAD"], "branch": ["--abbrev-ref", "HEAD"]}
+    found = {}
+    for name, arguments in asked.items():
+        command = ["git", "-C", str(root), "rev-parse", *arguments]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            found[name] = Node(done.stdout.strip(), near.file, near.line)
+        except (OSError, subprocess.CalledProcessError):
+            found[name] = Node("unknown", near.file, near.line)
+    return Node(found, near.file, near.line)
 
 
 def _empty(near: Node) -> Node:

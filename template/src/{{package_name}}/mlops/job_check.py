@@ -159,7 +159,7 @@ def check(bundle: Bundle, entry_points: EntryPoints = wheel_entry_points) -> Fin
                 message = f"job `{key}` would run by itself in target `{bundle.target}`: its "
                 message += f"{trigger} is not paused"
                 fix = "remove pause_status from the job (a written one beats presets and mode), "
-                fix += f"and give target `{bundle.target}` presets.trigger_pause_status: PAUSED"
+                fix += "and, but for mode: development, set presets.trigger_pause_status: PAUSED"
                 findings.append(bundle.problem(where, message, fix))
     try:
         from_dict = importlib.import_module("databricks.bundles.jobs").Job.from_dict

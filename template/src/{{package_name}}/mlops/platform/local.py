@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from functools import lru_cache, partial
@@ -36,8 +37,10 @@ class LocalPlatform(Platform):
     @classmethod
     def connect(cls, schema: str, home: Path | None = None) -> LocalPlatform:
         """Start Spark, and point MLflow at the project's own store."""
+        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
         import mlflow
 
+        logging.getLogger("mlflow").setLevel(logging.ERROR)  # it comments on each model it logs
         home = home or home_dir()
         home.mkdir(parents=True, exist_ok=True)
         mlflow.set_tracking_uri(f"sqlite:///{home}/mlflow.db")

@@ -13,8 +13,6 @@ from ..platform import Platform
 from . import TaskValues, entry_point
 from .ingest import known_until
 
-_KNOWN = F.col("available_at")
-
 
 def run(platform: Platform, *, as_of: datetime) -> TaskValues:
     """Compute each feature table's new rows up to `as_of` and merge them in."""
@@ -34,8 +32,9 @@ def refresh(platform: Platform, table: FeatureTable, as_of: datetime) -> None:
         where = f"t.available_at > timestamp_micros({int(since.timestamp() * 1_000_000)})"
     if since >= as_of:
         return
+    known = F.col("available_at")
     sources = {
-        name: platform.read(name).where((_KNOWN > since - table.lookback) & (_KNOWN <= as_of))
+        name: platform.read(name).where((known > since - table.lookback) & (known <= as_of))
         for name in table.sources
     }
     keys = (*table.keys, "available_at")
