@@ -45,7 +45,7 @@ def project(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     commit(project)
     if LOCK.exists():
         shutil.copy(LOCK, project / "uv.lock")
-    output = finish("make", "setup", cwd=project)
+    output = finish("make", "setup", cwd=project, CI="")  # in CI a stale lock would be an error
     assert "Java" in output, "setup says which Java it uses"
     LOCK.parent.mkdir(exist_ok=True)
     shutil.copy(project / "uv.lock", LOCK)

@@ -6,6 +6,7 @@ import argparse
 import json
 import subprocess
 import sys
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -157,9 +158,8 @@ def _lifecycle(options: argparse.Namespace) -> int:
 
 
 def _project_name() -> str:
-    from importlib.metadata import metadata
-
-    return metadata(__package__.split(".")[0])["Summary"]
+    settings = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))
+    return str(settings["tool"]["mlops"]["project"])
 
 
 def _status(options: argparse.Namespace) -> int:

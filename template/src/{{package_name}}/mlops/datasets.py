@@ -15,11 +15,13 @@ if TYPE_CHECKING:
     import pandas as pd
     from pyspark.sql import DataFrame
 
+OBSERVATIONS = "observations"
 
-def observations(platform: Platform, since: datetime, until: datetime) -> DataFrame:
-    """Observations with their features, for predictions made in (since, until].
 
-    Columns: the entity key, `predict_at`, lookup keys and the features of the problem.
+def assemble(platform: Platform, since: datetime, until: datetime) -> DataFrame:
+    """Look the features up for predictions that are due in (since, until].
+
+    Columns: the entity key, `predict_at`, the lookup keys and the features of the problem.
     """
     sources = {name: platform.read(name) for name in PROBLEM.observation_sources}
     asked = F.col("predict_at")
@@ -31,6 +33,16 @@ def observations(platform: Platform, since: datetime, until: datetime) -> DataFr
             features = features.where(F.col("available_at") > since - table.max_age)
         tables.append((table, features))
     return lookup(rows, "predict_at", tables)
+
+
+def observations(platform: Platform, since: datetime, until: datetime) -> DataFrame:
+    """Observations with their features, for predictions that are due in (since, until].
+
+    They were looked up once, when they were due: what a model is trained on is what it is
+    served with.
+    """
+    asked = F.col("predict_at")
+    return platform.read(OBSERVATIONS).where((asked > since) & (asked <= until))
 
 
 def labels(platform: Platform, as_of: datetime) -> DataFrame:

@@ -150,12 +150,17 @@ class Problem:
     retraining: Retraining = field(default_factory=Retraining)
 
     @property
-    def feature_names(self) -> list[str]:
+    def features(self) -> list[Column]:
         """The model's inputs, in order: request features, then each table's features."""
-        names = [column.name for column in self.request_features]
+        columns = list(self.request_features)
         for table in self.feature_tables:
-            names += table.feature_names
-        return names
+            columns += table.features
+        return columns
+
+    @property
+    def feature_names(self) -> list[str]:
+        """Names of the model's inputs, in order."""
+        return [column.name for column in self.features]
 
     @property
     def metric(self) -> str:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
-from functools import lru_cache, partial
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..predictions import as_column
 from .base import Platform
 from .spark import start_session
 
 if TYPE_CHECKING:
-    import pandas as pd
     from pyspark.sql import DataFrame, SparkSession
 
 CATALOG = "spark_catalog"  # the only catalog that open-source Spark lets Delta manage
@@ -37,15 +38,18 @@ class LocalPlatform(Platform):
     @classmethod
     def connect(cls, schema: str, home: Path | None = None) -> LocalPlatform:
         """Start Spark, and point MLflow at the project's own store."""
-        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-        import mlflow
-
-        logging.getLogger("mlflow").setLevel(logging.ERROR)  # it comments on each model it logs
         home = home or home_dir()
         home.mkdir(parents=True, exist_ok=True)
-        mlflow.set_tracking_uri(f"sqlite:///{home}/mlflow.db")
-        mlflow.set_registry_uri(f"sqlite:///{home}/mlflow.db")
-        platform = cls(start_session(home / "warehouse"), schema, home)
+        # Java starts while Python imports MLflow: each takes some seconds.
+        with ThreadPoolExecutor(1) as pool:
+            session = pool.submit(start_session, home / "warehouse")
+            os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+            import mlflow
+
+            logging.getLogger("mlflow").setLevel(logging.ERROR)  # it comments on each model
+            mlflow.set_tracking_uri(f"sqlite:///{home}/mlflow.db")
+            mlflow.set_registry_uri(f"sqlite:///{home}/mlflow.db")
+            platform = cls(session.result(), schema, home)
         platform.spark.sql(f"CREATE SCHEMA IF NOT EXISTS {CATALOG}.{schema}")
         return platform
 
@@ -82,14 +86,15 @@ class LocalPlatform(Platform):
         mlflow.set_experiment(name)
 
     def score(self, rows: DataFrame, model_uri: str, features: Sequence[str]) -> DataFrame:
-        """Score in Spark's Python workers; a worker loads each model once."""
-        import mlflow
+        """Score in this process: local data is small, and a worker takes long to start."""
+        import pandas as pd
         from pyspark.sql.types import DoubleType, StructField, StructType
 
-        path = mlflow.artifacts.download_artifacts(model_uri)
+        frame = rows.toPandas()
+        answer = as_column(_load(model_uri).predict(frame[list(features)])) if len(frame) else []
         schema = StructType([*rows.schema.fields, StructField("prediction", DoubleType())])
-        predict = partial(_predict, path=path, features=list(features))
-        return rows.mapInPandas(predict, schema)
+        scored = frame.assign(prediction=pd.Series(answer, dtype=float))
+        return self.spark.createDataFrame(scored, schema)
 
     def announce(self, model: str, version: str) -> None:
         """Remember the version; the job runner starts the deployment job for it."""
@@ -102,18 +107,7 @@ class LocalPlatform(Platform):
 
 
 @lru_cache(maxsize=4)
-def _load(path: str) -> Any:
+def _load(model_uri: str) -> Any:
     import mlflow
 
-    return mlflow.pyfunc.load_model(path)
-
-
-def _predict(
-    batches: Iterator[pd.DataFrame], path: str, features: list[str]
-) -> Iterator[pd.DataFrame]:
-    from ..predictions import as_column
-
-    model = _load(path)
-    for batch in batches:
-        if len(batch):
-            yield batch.assign(prediction=as_column(model.predict(batch[features])))
+    return mlflow.pyfunc.load_model(model_uri)

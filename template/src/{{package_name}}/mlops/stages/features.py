@@ -1,4 +1,4 @@
-"""Refresh the feature tables with what became known since the last refresh."""
+"""Refresh the feature tables, then look the features up for the predictions that are due."""
 
 from __future__ import annotations
 
@@ -8,16 +8,36 @@ from pyspark.sql import functions as F
 
 from ...problem import PROBLEM
 from ...sources import SOURCES
+from ..datasets import OBSERVATIONS, assemble
 from ..declarations import Column, FeatureTable
 from ..platform import Platform
 from . import TaskValues, entry_point
-from .ingest import known_until
+from .ingest import BEGINNING, known_until
 
 
 def run(platform: Platform, *, as_of: datetime) -> TaskValues:
-    """Compute each feature table's new rows up to `as_of` and merge them in."""
+    """Compute what is new up to `as_of` and merge it in."""
     platform.each(lambda table: refresh(platform, table, as_of), PROBLEM.feature_tables)
+    look_up(platform, as_of)
     return None
+
+
+def look_up(platform: Platform, as_of: datetime) -> None:
+    """Bring the observations up to `as_of`; after a change of the features, all of them."""
+    since = known_until(platform, OBSERVATIONS, "predict_at")
+    if since is not None and not set(PROBLEM.feature_names) <= set(
+        platform.read(OBSERVATIONS).columns
+    ):
+        since = None
+    since = since or BEGINNING
+    since -= _lateness(PROBLEM.observation_sources) if since > BEGINNING else timedelta(0)
+    if since >= as_of:
+        return
+    rows = assemble(platform, since, as_of)
+    described = {column.name: column for column in PROBLEM.features}
+    columns = [described.get(n) or Column(n, kind, "Key or time") for n, kind in rows.dtypes]
+    platform.create(OBSERVATIONS, columns, "Observations with the features known when due")
+    platform.merge(OBSERVATIONS, rows, [PROBLEM.entity_key])
 
 
 def refresh(platform: Platform, table: FeatureTable, as_of: datetime) -> None:
@@ -28,7 +48,7 @@ def refresh(platform: Platform, table: FeatureTable, as_of: datetime) -> None:
         since = _first_known(platform, table) - timedelta(seconds=1)
     else:
         # What a source may still deliver late can change rows that are already there.
-        since -= max(source.lateness for source in SOURCES if source.name in table.sources)
+        since -= _lateness(table.sources)
         where = f"t.available_at > timestamp_micros({int(since.timestamp() * 1_000_000)})"
     if since >= as_of:
         return
@@ -48,6 +68,11 @@ def refresh(platform: Platform, table: FeatureTable, as_of: datetime) -> None:
             platform.merge(table.name, rows, keys, where)
     finally:
         rows.unpersist()
+
+
+def _lateness(names: tuple[str, ...]) -> timedelta:
+    """How late a row of these sources may turn up."""
+    return max(source.lateness for source in SOURCES if source.name in names)
 
 
 def _first_known(platform: Platform, table: FeatureTable) -> datetime:

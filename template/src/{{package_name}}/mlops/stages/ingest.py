@@ -14,7 +14,7 @@ from ..platform import Platform
 from ..tables import QUARANTINE
 from . import TaskValues, entry_point
 
-_BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
+BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def run(platform: Platform, *, as_of: datetime) -> TaskValues:
@@ -26,7 +26,7 @@ def run(platform: Platform, *, as_of: datetime) -> TaskValues:
 
 def _ingest(platform: Platform, source: Source, as_of: datetime) -> None:
     platform.create(source.name, source.columns, source.description)
-    since = known_until(platform, source.name) or _BEGINNING
+    since = known_until(platform, source.name) or BEGINNING
     judged = judge(source, source.read(platform.spark, since - source.lateness, as_of))
     judged = judged.persist(StorageLevel.MEMORY_AND_DISK)
     try:
@@ -43,11 +43,13 @@ def _ingest(platform: Platform, source: Source, as_of: datetime) -> None:
         judged.unpersist()
 
 
-def known_until(platform: Platform, table: str) -> datetime | None:
-    """The time up to which a table's rows are known, or None when it is empty."""
+def known_until(
+    platform: Platform, table: str, time: str = "available_at"
+) -> datetime | None:
+    """The latest time in a table, or None when it is empty."""
     if not platform.exists(table):
         return None
-    row = platform.read(table).agg(F.unix_micros(F.max("available_at"))).first()
+    row = platform.read(table).agg(F.unix_micros(F.max(time))).first()
     return datetime.fromtimestamp(row[0] / 1e6, tz=UTC) if row and row[0] is not None else None
 
 

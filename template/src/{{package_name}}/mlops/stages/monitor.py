@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from ..tables import (
     PREDICTIONS,
     RETRAINING_DECISIONS,
     VALIDATION_RESULTS,
+    Table,
 )
 from . import TaskValues, entry_point
 from .train import PROFILE_FILE
@@ -37,78 +39,90 @@ def run(platform: Platform, *, as_of: datetime, since: datetime | None = None) -
     made = F.col("predict_at")
     rows = platform.read(PREDICTIONS.name).where((made > since) & (made <= as_of)).persist()
     try:
-        drifted = _drift(platform, registry, champion, rows, since, as_of)
-        decay = _performance(platform, champion, rows, since, as_of)
+        drift = _drift(registry, champion, rows)
+        performance = _performance(platform, rows, as_of)
     finally:
         rows.unpersist()
     rules = PROBLEM.retraining
+    drifted = sorted(name for name, value in drift.items() if value > rules.psi)
+    decay = next((p.decay for p in performance if p.key == (champion, "champion")), None)
+    decayed = decay is not None and decay > rules.max_decay
     reasons = []
     if len(drifted) >= rules.drifted_features:
         total = len(PROBLEM.feature_names)
         reasons.append(f"drift in {len(drifted)} of {total} features: {', '.join(drifted)}")
-    decayed = decay is not None and decay > rules.max_decay
     if decayed:
         reasons.append(f"decay: {PROBLEM.metric} is worse than at validation by {decay:.3f}")
     retrain, reason = bool(reasons), "; ".join(reasons) or "none"
-    platform.record_rows(
-        RETRAINING_DECISIONS, [(since, as_of, champion, retrain, decayed, reason)]
-    )
+
+    window = (since, as_of)
+    evidence: list[tuple[Table, list[tuple[object, ...]]]] = [
+        (
+            DRIFT_METRICS,
+            [
+                (*window, champion, name, "psi", value, rules.psi, name in drifted)
+                for name, value in sorted(drift.items())
+            ],
+        ),
+        (
+            PERFORMANCE_METRICS,
+            [
+                (*window, *p.key, PROBLEM.metric, p.value, p.baseline, p.rows)
+                for p in performance
+            ],
+        ),
+        (RETRAINING_DECISIONS, [(*window, champion, retrain, decayed, reason)]),
+    ]
+    platform.each(lambda pair: platform.record_rows(*pair), evidence)
     return {"retrain": str(retrain).lower(), "reason": reason}
 
 
-def _drift(
-    platform: Platform,
-    registry: Registry,
-    champion: str,
-    rows: DataFrame,
-    since: datetime,
-    as_of: datetime,
-) -> list[str]:
-    """Record the drift of each feature against the champion's training data; name the drifted."""
+@dataclass(frozen=True)
+class Performance:
+    """The metric of one version in one role; `value` is None with too few labelled rows."""
+
+    key: tuple[str, str]
+    rows: int
+    value: float | None
+    baseline: float | None
+
+    @property
+    def decay(self) -> float | None:
+        """How much worse than at validation."""
+        if self.value is None or self.baseline is None:
+            return None
+        return -gain(self.value, self.baseline)
+
+
+def _drift(registry: Registry, champion: str, rows: DataFrame) -> dict[str, float]:
+    """Population stability index of each feature against the champion's training data."""
     import mlflow
 
     run_id = registry.get(champion).run_id
     reference = mlflow.artifacts.load_dict(f"runs:/{run_id}/{PROFILE_FILE}")
     current = shares(rows.where(F.col("role") == "champion"), reference)
-    limit = PROBLEM.retraining.psi
-    values = {
+    return {
         name: population_stability_index(profile["shares"], current[name])
         for name, profile in reference.items()
         if sum(current[name]) > 0
     }
-    drifted = sorted(name for name, value in values.items() if value > limit)
-    platform.record_rows(
-        DRIFT_METRICS,
-        [
-            (since, as_of, champion, name, "psi", value, limit, name in drifted)
-            for name, value in sorted(values.items())
-        ],
-    )
-    return drifted
 
 
-def _performance(
-    platform: Platform, champion: str, rows: DataFrame, since: datetime, as_of: datetime
-) -> float | None:
-    """Record the metric of each version on rows with a known label; return the champion's decay."""
+def _performance(platform: Platform, rows: DataFrame, as_of: datetime) -> list[Performance]:
+    """The metric of each version and role, on the rows whose label is known."""
     known = labels(platform, as_of).withColumnRenamed(PROBLEM.entity_key, "entity")
     columns = ("model_version", "role", "prediction", "label")
     frame = rows.join(known, "entity").select(*columns).toPandas()
     results = platform.read(VALIDATION_RESULTS.name).where(F.col("check") == "threshold")
     at_validation = {row["model_version"]: row["value"] for row in results.collect()}
-    decay = None
-    records: list[tuple[object, ...]] = []
+    found = []
     for (version, role), part in frame.groupby(["model_version", "role"]):
         enough = len(part) >= PROBLEM.retraining.min_rows
         value = score(part["label"], part["prediction"]) if enough else None
-        baseline = at_validation.get(version)
-        records.append(
-            (since, as_of, version, role, PROBLEM.metric, value, baseline, len(part))
+        found.append(
+            Performance((str(version), str(role)), len(part), value, at_validation.get(version))
         )
-        if version == champion and role == "champion" and value is not None and baseline:
-            decay = -gain(value, baseline)
-    platform.record_rows(PERFORMANCE_METRICS, records)
-    return decay
+    return found
 
 
 main = entry_point(run)
