@@ -48,7 +48,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     try:
         return _COMMANDS[options.command](options)
-    except (BundleError, JobFailed, JobRefused, ValueError, LookupError, RuntimeError, OSError) as error:
+    except (
+        BundleError,
+        JobFailed,
+        JobRefused,
+        ValueError,
+        LookupError,
+        RuntimeError,
+        OSError,
+    ) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
 

@@ -51,9 +51,7 @@ def labels(platform: Platform, as_of: datetime) -> DataFrame:
     return PROBLEM.labels(**sources).where(F.col("known_at") <= as_of)
 
 
-def labelled(
-    platform: Platform, since: datetime, until: datetime, as_of: datetime
-) -> pd.DataFrame:
+def labelled(platform: Platform, since: datetime, until: datetime, as_of: datetime) -> pd.DataFrame:
     """Observations made in (since, until] whose label was known at `as_of`.
 
     Columns: entity key, `predict_at`, the features in order, `label`. Sorted by time and key, so

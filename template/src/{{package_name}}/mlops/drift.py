@@ -59,7 +59,7 @@ def shares(rows: DataFrame, profiles: Mapping[str, Profile]) -> dict[str, list[f
     return {name: [n / max(sum(bins), 1) for n in bins] for name, bins in counts.items()}
 
 
-def _bin(value: F.Column, reference: Profile) -> F.Column:  # type: ignore[name-defined]
+def _bin(value: F.Column, reference: Profile) -> F.Column:
     """Index of the value's bin in `shares` of the reference."""
     last = len(reference["shares"]) - 1
     edges, categories = reference["edges"], reference["categories"]

@@ -51,7 +51,9 @@ def evaluate(platform: Platform, registry: Registry, version: str) -> list[Check
     results = [
         _guard("signature", lambda: signature(model.metadata.signature)),
         _guard("enough_rows", lambda: enough_rows(data)),
-        _guard("better_than_champion", lambda: better_than_champion(registry, version, frame, data)),
+        _guard(
+            "better_than_champion", lambda: better_than_champion(registry, version, frame, data)
+        ),
     ]
     named: Sequence[Check] = (threshold, better_than_naive, *CHECKS)
     return results + [_guard(_name(check), lambda check=check: check(data)) for check in named]  # type: ignore[misc]

@@ -149,7 +149,6 @@ def replay(
         return journal.once(f"{month.name} {job}", lambda: {"values": runner.run(job, given)})
 
     for month in months(until):
-        first = f"{PROBLEM.replay_start:%Y-%m}"
         if (month.end.date() - PROBLEM.replay_start) < PROBLEM.training_window:
             continue  # too little history to train on: the next month brings this one in as well
         step(month, "features")
@@ -159,8 +158,8 @@ def replay(
             champion = registry.at(CHAMPION)
             if champion is None:
                 raise LifecycleError(
-                    f"The first model, trained on {first} to {month.name}, was refused, so there is "
-                    "nothing to serve. Fix: see the table validation_results, then problem.py."
+                    f"The first model, trained up to {month.name}, was refused: there is nothing "
+                    "to serve. Fix: see the table validation_results, then problem.py."
                 )
             # The first model goes on as a shadow: what would have been without retraining.
             registry.point(SHADOW, champion)

@@ -35,10 +35,14 @@ def _one(observations: DataFrame, at: str, table: FeatureTable, rows: DataFrame)
     wanted = observations.withColumn("_time", F.col(at)).withColumn("_asked", F.lit(1))
     both = wanted.unionByName(features, allowMissingColumns=True)
     # A feature row known at the very same moment counts as known: it sorts before the question.
-    before = Window.partitionBy(*keys).orderBy(time, asked).rowsBetween(Window.unboundedPreceding, 0)
-    found = both.withColumn("_value", F.last(value, ignorenulls=True).over(before)).where(asked == 1)
+    before = (
+        Window.partitionBy(*keys).orderBy(time, asked).rowsBetween(Window.unboundedPreceding, 0)
+    )
+    found = both.withColumn("_value", F.last(value, ignorenulls=True).over(before)).where(
+        asked == 1
+    )
     fresh = F.lit(True)
     if table.max_age is not None:
-        fresh = value["available_at"] >= F.col(at) - table.max_age
+        fresh = value["available_at"] >= F.col(at) - F.lit(table.max_age)
     picked = [F.when(fresh, value[name]).alias(name) for name in names]
     return found.select(*observations.columns, *picked)

@@ -56,7 +56,7 @@ def _frame(platform: Platform, table: Table) -> pd.DataFrame:
     if not platform.exists(table.name):
         return pd.DataFrame(columns=columns)
     frame = platform.read(table.name).select(*columns).toPandas()
-    return frame.astype(object).where(frame.notna(), None)
+    return frame.astype(object).replace({float("nan"): None})
 
 
 def _at(frame: pd.DataFrame, column: str, month: Month) -> pd.DataFrame:
@@ -76,7 +76,6 @@ def _month(
     version = served["model_version"].iloc[0] if len(served) else None
     value = performance.get(version)
     baseline = performance.get(first)
-    both = value is not None and baseline is not None
     drift = _at(_frame(platform, DRIFT_METRICS), "window_end", month)
     retraining = _at(_frame(platform, RETRAINING_DECISIONS), "window_end", month)
     decided = retraining.iloc[0] if len(retraining) else None
@@ -88,7 +87,7 @@ def _month(
         "served_version": version,
         "served_metric": value,
         "first_version_metric": baseline,
-        "gain": gain(value, baseline) if both else None,
+        "gain": None if value is None or baseline is None else gain(value, baseline),
         "drift": dict(zip(drift["feature"], drift["value"], strict=True)),
         "drift_threshold": PROBLEM.retraining.psi,
         "drifted_features": sorted(drift[drift["drifted"].astype(bool)]["feature"]),
@@ -134,8 +133,9 @@ def _calibration(platform: Platform, months: list[Month]) -> list[dict[str, Any]
 
 def _quarantined(platform: Platform) -> dict[str, dict[str, int]]:
     counts: dict[str, dict[str, int]] = defaultdict(dict)
-    for (source, reason), rows in _frame(platform, QUARANTINE).groupby(["source", "reason"]):
-        counts[source][reason] = len(rows)
+    for row in _frame(platform, QUARANTINE).to_dict("records"):
+        reasons = counts[row["source"]]
+        reasons[row["reason"]] = reasons.get(row["reason"], 0) + 1
     return dict(counts)
 
 

@@ -84,7 +84,9 @@ class Platform(ABC):
         """
         view = f"_merge_{next(self._views)}"
         rows.createOrReplaceTempView(view)
-        match = " AND ".join([f"t.`{key}` <=> s.`{key}`" for key in keys] + ([where] if where else []))
+        match = " AND ".join(
+            [f"t.`{key}` <=> s.`{key}`" for key in keys] + ([where] if where else [])
+        )
         try:
             self.spark.sql(
                 f"MERGE WITH SCHEMA EVOLUTION INTO {self.full_name(table)} t USING {view} s "
@@ -123,11 +125,10 @@ class Platform(ABC):
     def score(self, rows: DataFrame, model_uri: str, features: Sequence[str]) -> DataFrame:
         """Add `prediction` (double) by the model to each row; `features` are its inputs."""
 
+    @abstractmethod
     def announce(self, model: str, version: str) -> None:
-        """Tell the platform that a version awaits deployment.
+        """Tell the platform that a version awaits deployment."""
 
-        Databricks starts the deployment job by itself, so by default there is nothing to do.
-        """
-
+    @abstractmethod
     def set_task_value(self, key: str, value: str) -> None:
         """Publish a value of the running task to the tasks after it."""

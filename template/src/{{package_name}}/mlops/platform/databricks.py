@@ -49,6 +49,9 @@ class DatabricksPlatform(Platform):
         inputs = F.struct(*features)
         return rows.withColumn("prediction", F.element_at(predict(inputs), -1))
 
+    def announce(self, model: str, version: str) -> None:
+        """Do nothing: the deployment job attached to the model starts by itself."""
+
     def set_task_value(self, key: str, value: str) -> None:
         """Publish through dbutils."""
         from databricks.sdk.runtime import dbutils

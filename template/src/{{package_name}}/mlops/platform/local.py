@@ -61,7 +61,7 @@ class LocalPlatform(Platform):
         return f"LOCATION '{self._path(table).as_uri()}'"
 
     def exists(self, table: str) -> bool:
-        """Look for the table's log; the session forgets tables, so name it again when it is there."""
+        """Look for the table's log; name the table again, since a session forgets it."""
         with self._lock:
             if table in self._known:
                 return True
@@ -91,14 +91,19 @@ class LocalPlatform(Platform):
         from pyspark.sql.types import DoubleType, StructField, StructType
 
         frame = rows.toPandas()
-        answer = as_column(_load(model_uri).predict(frame[list(features)])) if len(frame) else []
+        answer = pd.Series(dtype=float)
+        if len(frame):
+            answer = pd.Series(as_column(_load(model_uri).predict(frame[list(features)])))
         schema = StructType([*rows.schema.fields, StructField("prediction", DoubleType())])
-        scored = frame.assign(prediction=pd.Series(answer, dtype=float))
+        scored = frame.assign(prediction=answer)
         return self.spark.createDataFrame(scored, schema)
 
     def announce(self, model: str, version: str) -> None:
         """Remember the version; the job runner starts the deployment job for it."""
         self._new_versions.append((model, version))
+
+    def set_task_value(self, key: str, value: str) -> None:
+        """Do nothing: the job runner takes what the stage returns."""
 
     def take_new_versions(self) -> list[tuple[str, str]]:
         """Versions announced since the last call."""

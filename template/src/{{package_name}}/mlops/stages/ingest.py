@@ -43,9 +43,7 @@ def _ingest(platform: Platform, source: Source, as_of: datetime) -> None:
         judged.unpersist()
 
 
-def known_until(
-    platform: Platform, table: str, time: str = "available_at"
-) -> datetime | None:
+def known_until(platform: Platform, table: str, time: str = "available_at") -> datetime | None:
     """The latest time in a table, or None when it is empty."""
     if not platform.exists(table):
         return None

@@ -66,10 +66,7 @@ def run(platform: Platform, *, as_of: datetime, since: datetime | None = None) -
         ),
         (
             PERFORMANCE_METRICS,
-            [
-                (*window, *p.key, PROBLEM.metric, p.value, p.baseline, p.rows)
-                for p in performance
-            ],
+            [(*window, *p.key, PROBLEM.metric, p.value, p.baseline, p.rows) for p in performance],
         ),
         (RETRAINING_DECISIONS, [(*window, champion, retrain, decayed, reason)]),
     ]

@@ -56,7 +56,9 @@ def _predictions(
     """Predictions of one version for the rows that lack one, as rows of the table."""
     if platform.exists(PREDICTIONS.name):
         # A served prediction stands, whatever version is champion when a run is repeated.
-        same = F.col("role") == "champion" if role == "champion" else F.col("model_version") == version
+        same = F.col("role") == role
+        if role != "champion":
+            same = F.col("model_version") == version
         made = F.col("predict_at").between(since, as_of)
         done = platform.read(PREDICTIONS.name).where(same & made)
         rows = rows.join(

@@ -87,7 +87,8 @@ def _train(
         classifier = PROBLEM.task == "classification"
         example = features.head(5)
         answer = estimator.predict_proba(example) if classifier else estimator.predict(example)
-        mlflow.log_dict({name: profile(features[name]) for name in features}, PROFILE_FILE)
+        profiles = {name: profile(features[name]) for name in PROBLEM.feature_names}
+        mlflow.log_dict(profiles, PROFILE_FILE)
         logged = mlflow.sklearn.log_model(
             estimator,
             name="model",
@@ -114,6 +115,7 @@ def _tune(features: pd.DataFrame, label: pd.Series) -> dict[str, Any]:
 
     def objective(trial: optuna.Trial) -> float:
         parameters = team_model.search_space(trial)
+        trial.set_user_attr("parameters", parameters)
         estimator = team_model.build(parameters).fit(features[:cut], label[:cut])
         later = features[cut:]
         classifier = PROBLEM.task == "classification"
@@ -130,7 +132,7 @@ def _tune(features: pd.DataFrame, label: pd.Series) -> dict[str, Any]:
     )
     study.optimize(objective, n_trials=team_model.TRIALS)
     mlflow.log_metric(f"tuning_{PROBLEM.metric}", study.best_value)
-    return team_model.search_space(optuna.trial.FixedTrial(study.best_params))
+    return dict(study.best_trial.user_attrs["parameters"])
 
 
 def code_digest() -> str:
