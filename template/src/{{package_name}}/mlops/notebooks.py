@@ -21,6 +21,14 @@ class NotebookError(Exception):
         self.fix = fix
 
 
+def parameter(dbutils: Any, name: str, default: str) -> str:
+    """A notebook's parameter: its widget on Databricks or in a job, else the default."""
+    if dbutils is None:
+        return default
+    dbutils.widgets.text(name, default)
+    return str(dbutils.widgets.get(name))
+
+
 def read_notebook(path: Path) -> str:
     """Give the source of a notebook. Raises NotebookError if it cannot be run here.
 
