@@ -16,6 +16,7 @@ from ..mlops.declarations import Column, FeatureTable
 
 LATE_MINUTES = 15
 _WINDOWS = {"24h": 24 * 3600, "7d": 7 * 24 * 3600}  # seconds
+_SUMS = ("n", "minutes", "late")
 
 
 def compute(
@@ -29,6 +30,7 @@ def compute(
 ) -> DataFrame:
     """Statistics of the arrivals of the last 24 hours and 7 days, every `every` seconds."""
     slot = (F.ceil(F.unix_timestamp("available_at") / every) * every).alias("slot")
+    longest = max(_WINDOWS.values())
     first = (int(since.timestamp()) // every + 1) * every
     last = int(until.timestamp()) // every * every
     late = (F.col("arr_delay") > LATE_MINUTES).cast("double")
@@ -37,24 +39,30 @@ def compute(
         F.sum("arr_delay").alias("minutes"),
         F.sum(late).alias("late"),
     )
-    # A row for each key and slot, so that a quiet carrier's statistic fades instead of standing.
-    zeros = [F.lit(0.0).alias(name) for name in ("n", "minutes", "late")]
-    slots = F.explode(F.sequence(F.lit(first), F.lit(last), F.lit(every))).alias("slot")
+    # A row for each key and slot, so that a quiet carrier's statistic fades instead of standing,
+    # and so that a window is a fixed number of rows.
+    zeros = [F.lit(0.0).alias(name) for name in _SUMS]
+    slots = F.explode(F.sequence(F.lit(first - longest), F.lit(last), F.lit(every))).alias("slot")
     grid = arrivals.select(*keys).distinct().select(*keys, slots, *zeros)
     totals = sums.unionByName(grid).groupBy(*keys, "slot")
-    rows = totals.agg(*(F.sum(name).alias(name) for name in ("n", "minutes", "late")))
+    rows = totals.agg(*(F.sum(name).alias(name) for name in _SUMS))
 
+    # A sum over a window is the difference of two running sums: linear, however long the window.
+    order = Window.partitionBy(*keys).orderBy("slot")
+    so_far = order.rowsBetween(Window.unboundedPreceding, Window.currentRow)
+    running = rows.select(*keys, "slot", *(F.sum(n).over(so_far).alias(n) for n in _SUMS))
     columns = []
     for window, seconds in _WINDOWS.items():
-        span = Window.partitionBy(*keys).orderBy("slot").rangeBetween(-(seconds - every), 0)
-        n = F.sum("n").over(span)
+        n, minutes, lates = (
+            F.col(name) - F.lag(name, seconds // every, 0.0).over(order) for name in _SUMS
+        )
         flights = F.when(n > 0, n)  # no arrival in the window: the mean is unknown, not zero
         columns += [
-            (F.sum("minutes").over(span) / flights).alias(f"{prefix}_delay_{window}"),
-            (F.sum("late").over(span) / flights).alias(f"{prefix}_late_{window}"),
+            (minutes / flights).alias(f"{prefix}_delay_{window}"),
+            (lates / flights).alias(f"{prefix}_late_{window}"),
         ]
     return (
-        rows.select(*keys, "slot", *columns)
+        running.select(*keys, "slot", *columns)
         .where(F.col("slot").between(first, last))
         .withColumn("available_at", F.timestamp_seconds("slot"))
         .drop("slot")

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +73,7 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._lock = threading.Lock()
         self.steps: dict[str, dict[str, Any]] = {}
         if path.exists():
             for line in path.read_text().splitlines():
@@ -91,11 +95,11 @@ class Journal:
         if step not in self.steps:
             started = time.monotonic()
             done = {"step": step, **work(), "seconds": round(time.monotonic() - started, 3)}
-            with self.path.open("a") as file:
+            with self._lock, self.path.open("a") as file:
                 file.write(json.dumps(done) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
-            self.steps[step] = done
+                self.steps[step] = done
         return self.steps[step]
 
 
@@ -142,27 +146,48 @@ def replay(
     """Run the jobs of each month; steps in the journal are not run again."""
     registry = Registry(platform)
     runner = Runner(bundle, platform, on_task=on_task)
+    # What a month's features need is there before its model is: they are computed meanwhile, as
+    # on a workspace. Nobody sees them early, since every stage reads up to its own `as_of`.
+    aside = Runner(bundle, LocalPlatform(platform.spark, platform.schema, platform.home), on_task)
 
-    def step(month: Month, job: str, **parameters: str) -> dict[str, Any]:
-        on_step(month.name, job)
+    def step(runner: Runner, month: Month, job: str, **parameters: str) -> dict[str, Any]:
         given = {"as_of": month.end.isoformat(), **parameters}
         return journal.once(f"{month.name} {job}", lambda: {"values": runner.run(job, given)})
 
-    for month in months(until):
-        if (month.end.date() - PROBLEM.replay_start) < PROBLEM.training_window:
-            continue  # too little history to train on: the next month brings this one in as well
-        step(month, "features")
-        trained = next((key for key in journal.steps if key.endswith(" training")), None)
-        if trained is None or trained.startswith(month.name):
-            step(month, "training", reason="first model")
-            champion = registry.at(CHAMPION)
-            if champion is None:
-                raise LifecycleError(
-                    f"The first model, trained up to {month.name}, was refused: there is nothing "
-                    "to serve. Fix: see the table validation_results, then problem.py."
-                )
-            # The first model goes on as a shadow: what would have been without retraining.
-            registry.point(SHADOW, champion)
-        else:
-            step(month, "scoring", since=month.start.isoformat())
-            step(month, "monitoring", since=month.start.isoformat())
+    first, window = PROBLEM.replay_start, PROBLEM.training_window
+    # With too little history to train on, the next month brings this one in as well.
+    lived = [month for month in months(until) if month.end.date() - first >= window]
+    with ThreadPoolExecutor(1) as pool:
+        features = {month: pool.submit(step, aside, month, "features") for month in lived[:1]}
+        for month, following in zip(lived, [*lived[1:], None], strict=True):
+            on_step(month.name, "features")
+            features[month].result()
+            if following is not None:
+                features[following] = pool.submit(step, aside, following, "features")
+            _live(registry, journal, month, partial(step, runner), on_step)
+
+
+def _live(
+    registry: Registry,
+    journal: Journal,
+    month: Month,
+    step: Callable[..., dict[str, Any]],
+    on_step: Callable[[str, str], None],
+) -> None:
+    """Train the first model at the end of the month, or serve it with the champion and watch."""
+    trained = next((key for key in list(journal.steps) if key.endswith(" training")), None)
+    if trained is None or trained.startswith(month.name):
+        on_step(month.name, "training")
+        step(month, "training", reason="first model")
+        champion = registry.at(CHAMPION)
+        if champion is None:
+            raise LifecycleError(
+                f"The first model, trained up to {month.name}, was refused: there is nothing "
+                "to serve. Fix: see the table validation_results, then problem.py."
+            )
+        # The first model goes on as a shadow: what would have been without retraining.
+        registry.point(SHADOW, champion)
+    else:
+        for job in ("scoring", "monitoring"):
+            on_step(month.name, job)
+            step(month, job, since=month.start.isoformat())

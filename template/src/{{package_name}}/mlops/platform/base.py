@@ -6,8 +6,8 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import count
 from typing import TYPE_CHECKING, TypeVar
+from uuid import uuid4
 
 from ..declarations import Column
 from ..tables import Table
@@ -32,7 +32,6 @@ class Platform(ABC):
         self.spark = spark
         self.catalog = catalog
         self.schema = schema
-        self._views = count()
         self._known: set[str] = set()
         self._lock = threading.Lock()
 
@@ -82,7 +81,7 @@ class Platform(ABC):
         New columns are added to the table. `rows` holds each key once. `where` is a condition on
         key columns of the target `t` that every row meets; it spares reading older files.
         """
-        view = f"_merge_{next(self._views)}"
+        view = f"_merge_{uuid4().hex}"  # the session is shared
         rows.createOrReplaceTempView(view)
         match = " AND ".join(
             [f"t.`{key}` <=> s.`{key}`" for key in keys] + ([where] if where else [])

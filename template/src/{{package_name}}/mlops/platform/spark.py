@@ -31,7 +31,8 @@ _EXCLUDED = (
     "org.slf4j:*",
 )
 _MEMORY = "1536m"
-_JIT = "-XX:+UseSerialGC"
+# Short jobs: compile quickly, not perfectly; and keep what was compiled (48 MB are not enough).
+_JIT = "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=256m -XX:+UseSerialGC"
 
 # Measured on small tables: each of these saves time, together about half of it.
 _CONFIGURATION = {
