@@ -9,7 +9,7 @@ import signal
 import sqlite3
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import pytest
 from conftest import ROOT, answers_of, commit, render
 from test_repo import RESERVED
 
-UNTIL = "2013-05"
+UNTIL = "2013-04"
 PATIENCE = 600  # seconds: no step of these tests comes near it
 LOCK = ROOT / "build/test-uv.lock"  # a resolution takes half a minute, its reuse a second
 
@@ -175,12 +175,9 @@ MOMENTS: dict[str, Callable[[Path], bool]] = {
 }
 
 
-@pytest.fixture
-def running(project: Path, tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
-    """A replay under way in a process group of its own, and its folder."""
-    home = tmp_path / "home"
-    home.mkdir()
-    with (tmp_path / "log").open("wb") as log:
+def kill_at(reached: Callable[[Path], bool], project: Path, home: Path) -> None:
+    """Start or resume the replay in a process group of its own, and kill it at the moment."""
+    with (home.parent / "log").open("wb") as log:
         process = subprocess.Popen(
             [program(project), "lifecycle", "--until", UNTIL],
             cwd=project,
@@ -189,25 +186,27 @@ def running(project: Path, tmp_path: Path) -> Iterator[tuple[subprocess.Popen[by
             stderr=log,
             start_new_session=True,
         )
-    yield process, home
-    if process.poll() is None:
+    try:
+        deadline = time.monotonic() + PATIENCE
+        while not reached(home):
+            assert process.poll() is None, (home.parent / "log").read_text()[-4000:]
+            assert time.monotonic() < deadline, "the moment never came"
+            time.sleep(0.01)
+    finally:
         os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        assert process.wait() == -signal.SIGKILL
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
 def test_killed_lifecycle_ends_with_the_same_tables(
-    project: Path, undisturbed: Path, running: tuple[subprocess.Popen[bytes], Path], moment: str
+    project: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
-    process, home = running
-    deadline = time.monotonic() + PATIENCE
-    while not MOMENTS[moment](home):
-        assert process.poll() is None, (home.parent / "log").read_text()[-4000:]
-        assert time.monotonic() < deadline, f"never came: {moment}"
-        time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    assert len(journal(home)) < len(journal(undisturbed)), "the kill came too late to prove a thing"
+    """Killed at three moments, one after the other, it ends as if nothing had happened."""
+    home = tmp_path / "home"
+    home.mkdir()
+    for moment, reached in MOMENTS.items():
+        assert not reached(home), f"too late to prove a thing: {moment}"
+        kill_at(reached, project, home)
+        assert len(journal(home)) < len(journal(undisturbed)), moment
 
     finish(program(project), "lifecycle", "--until", UNTIL, cwd=project, MLOPS_HOME=str(home))
 
