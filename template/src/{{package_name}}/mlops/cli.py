@@ -206,7 +206,8 @@ def _ui(options: argparse.Namespace) -> int:
     from .platform.local import home_dir
 
     store = f"sqlite:///{home_dir()}/mlflow.db"
-    return subprocess.run(["mlflow", "ui", "--backend-store-uri", store], check=False).returncode
+    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", store]
+    return subprocess.run(command, check=False).returncode
 
 
 _COMMANDS = {
