@@ -107,6 +107,7 @@ class Platform(ABC):
 
     def version(self, table: str) -> int:
         """Delta version of the table, for lineage."""
+        self.read(table)  # a session that has just begun knows no table before it is asked for
         history = self.spark.sql(f"DESCRIBE HISTORY {self.full_name(table)} LIMIT 1").first()
         return int(history["version"]) if history else -1
 
