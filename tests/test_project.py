@@ -197,6 +197,7 @@ def kill_at(reached: Callable[[Path], bool], project: Path, home: Path) -> None:
         assert process.wait() == -signal.SIGKILL
 
 
+@pytest.mark.full  # some minutes
 def test_killed_lifecycle_ends_with_the_same_tables(
     project: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
