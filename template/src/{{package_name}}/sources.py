@@ -36,7 +36,9 @@ def _csv(name: str) -> pd.DataFrame:
 def _schedule() -> pd.DataFrame:
     flights = _csv("flights.csv.zip")
     departure = flights["time_hour"] + pd.to_timedelta(flights["minute"], unit="min")
-    stamp = departure.dt.strftime("%Y%m%dT%H%M")
+    day = flights["year"] * 10_000 + flights["month"] * 100 + flights["day"]
+    time = flights["hour"] * 100 + flights["minute"]  # one flight number may leave twice a day
+    stamp = (day * 10_000 + time).astype(str)
     number = flights["carrier"] + flights["flight"].astype(str)
     frame = flights[["carrier", "origin", "dest", "tailnum", "hour", "distance"]].copy()
     frame.insert(0, "flight_id", number + "-" + flights["origin"] + "-" + stamp)

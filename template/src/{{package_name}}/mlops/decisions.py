@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from pyspark.sql import functions as F
-
 from .evaluation import expected_checks
 from .platform import Platform
 from .registry import CHALLENGER, CHAMPION, PREVIOUS, Registry
@@ -22,19 +20,16 @@ def decision_on(platform: Platform, version: str) -> str | None:
     """`promoted` or `refused`, or None while the version is undecided."""
     if not platform.exists(DEPLOYMENTS.name):
         return None
-    row = (
-        platform.read(DEPLOYMENTS.name)
-        .where((F.col("model_version") == version) & F.col("decision").isin("promoted", "refused"))
-        .first()
-    )
-    return str(row["decision"]) if row else None
+    rows = platform.frame(DEPLOYMENTS.name, model_version=version)
+    decided = rows[rows["decision"].isin(("promoted", "refused"))]
+    return str(decided["decision"].iloc[0]) if len(decided) else None
 
 
 def objections(platform: Platform, version: str) -> list[str]:
     """What stands against the version: failed checks, and results that are missing."""
     if not platform.exists(VALIDATION_RESULTS.name):
         return ["no check has been run"]
-    rows = platform.read(VALIDATION_RESULTS.name).where(F.col("model_version") == version).collect()
+    rows = platform.frame(VALIDATION_RESULTS.name, model_version=version).to_dict("records")
     results = {row["check"]: row for row in rows}
     missing = [name for name in expected_checks() if name not in results]
     failed = [row for row in results.values() if row["passed"] is not True]
@@ -99,7 +94,7 @@ def _write(
     champion: str | None,
 ) -> None:
     as_of = datetime.fromisoformat(registry.tag(version, "as_of"))
-    platform.record_rows(DEPLOYMENTS, [(version, decision, reason, champion, as_of)])
+    platform.record(DEPLOYMENTS, [(version, decision, reason, champion, as_of)])
 
 
 def approve(platform: Platform, registry: Registry, version: str) -> None:
@@ -116,7 +111,8 @@ def approve(platform: Platform, registry: Registry, version: str) -> None:
 
 def history(platform: Platform, registry: Registry) -> list[tuple[str, str, str, str]]:
     """Version, aliases, decision and reason of each version, the newest first."""
-    rows = platform.read(DEPLOYMENTS.name).collect() if platform.exists(DEPLOYMENTS.name) else []
+    exists = platform.exists(DEPLOYMENTS.name)
+    rows = platform.frame(DEPLOYMENTS.name).to_dict("records") if exists else []
     decided = {row["model_version"]: row for row in sorted(rows, key=lambda row: row["decision"])}
     aliases = registry.aliases()
     lines = []

@@ -55,7 +55,7 @@ def _frame(platform: Platform, table: Table) -> pd.DataFrame:
     columns = [column.name for column in table.columns]
     if not platform.exists(table.name):
         return pd.DataFrame(columns=columns)
-    frame = platform.read(table.name).select(*columns).toPandas()
+    frame = platform.frame(table.name)[columns]
     return frame.astype(object).replace({float("nan"): None})
 
 

@@ -35,7 +35,7 @@ def evidence(platform: Platform, table: Table) -> pd.DataFrame:
     import pandas as pd
 
     try:
-        return platform.read(table.name).toPandas()
+        return platform.frame(table.name)
     except MissingTableError as error:
         print(error)
         return pd.DataFrame(columns=[column.name for column in table.columns])

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import datetime
 from typing import TYPE_CHECKING, TypeVar
-from uuid import uuid4
 
 from ..declarations import Column
 from ..tables import Table
 
 if TYPE_CHECKING:
+    import pandas as pd
     from pyspark.sql import DataFrame, SparkSession
 
 Item = TypeVar("Item")
-_THREADS = 4  # a small Delta write waits more than it works
+_THREADS = 4  # Spark plans one query while it runs another
 
 
 class MissingTableError(LookupError):
@@ -32,8 +33,6 @@ class Platform(ABC):
         self.spark = spark
         self.catalog = catalog
         self.schema = schema
-        self._known: set[str] = set()
-        self._lock = threading.Lock()
 
     # -- tables ---------------------------------------------------------------------------------
     def full_name(self, table: str) -> str:
@@ -45,71 +44,74 @@ class Platform(ABC):
         """Whether the table has been written."""
 
     def read(self, table: str) -> DataFrame:
-        """Return the table.
+        """Return the table as it is now.
 
         Raises:
             MissingTableError: it has not been written; the message says which job writes it.
         """
+        self._require(table)
+        return self._open(table)
+
+    def frame(self, table: str, **equal: str) -> pd.DataFrame:
+        """Return a small table, or its rows with these values, in memory; times are naive UTC.
+
+        Raises:
+            MissingTableError: it has not been written.
+        """
+        self._require(table)
+        return self._load(table, equal)
+
+    def span(self, table: str, column: str) -> tuple[datetime, datetime] | None:
+        """First and last time in a column, in UTC; None while the table is missing or empty."""
+        return self._span(table, column) if self.exists(table) else None
+
+    def _require(self, table: str) -> None:
         if not self.exists(table):
             raise MissingTableError(
                 f"Table {self.full_name(table)} does not exist yet. Fix: run the job that writes "
                 "it first: features, then training, then scoring, then monitoring."
             )
-        return self.spark.table(self.full_name(table))
 
-    def create(self, table: str, columns: Iterable[Column], description: str) -> None:
-        """Create the table, with its columns' descriptions, unless it exists."""
-        if table in self._known or self.exists(table):
-            return
-        comment = description.replace("\\", "\\\\").replace("'", "\\'")
-        ddl = ", ".join(column.ddl for column in columns)
-        self.spark.sql(
-            f"CREATE TABLE IF NOT EXISTS {self.full_name(table)} ({ddl}) USING DELTA "
-            f"{self._location(table)} COMMENT '{comment}'"
-        )
-        self._known.add(table)
+    @abstractmethod
+    def _open(self, table: str) -> DataFrame: ...
 
-    def _location(self, table: str) -> str:
-        """LOCATION clause of a new table; nothing for a managed one."""
-        return ""
+    @abstractmethod
+    def _load(self, table: str, equal: Mapping[str, str]) -> pd.DataFrame: ...
 
-    def merge(
-        self, table: str, rows: DataFrame, keys: Sequence[str], where: str | None = None
-    ) -> None:
-        """Insert the rows, or replace those with the same keys, in one atomic commit.
+    @abstractmethod
+    def _span(self, table: str, column: str) -> tuple[datetime, datetime] | None: ...
 
-        New columns are added to the table. `rows` holds each key once. `where` is a condition on
-        key columns of the target `t` that every row meets; it spares reading older files.
-        """
-        view = f"_merge_{uuid4().hex}"  # the session is shared
-        rows.createOrReplaceTempView(view)
-        match = " AND ".join(
-            [f"t.`{key}` <=> s.`{key}`" for key in keys] + ([where] if where else [])
-        )
-        try:
-            self.spark.sql(
-                f"MERGE WITH SCHEMA EVOLUTION INTO {self.full_name(table)} t USING {view} s "
-                f"ON {match} WHEN MATCHED THEN UPDATE SET * WHEN NOT MATCHED THEN INSERT *"
-            )
-        finally:
-            self.spark.catalog.dropTempView(view)
-
-    def record(self, table: Table, rows: DataFrame) -> None:
-        """Write evidence: create the table when needed, then replace rows with the same keys."""
-        self.create(table.name, table.columns, table.description)
-        self.merge(table.name, rows, table.keys)
-
-    def record_rows(self, table: Table, rows: list[tuple[object, ...]]) -> None:
-        """Write evidence given as tuples, in the order of the table's columns."""
-        schema = ", ".join(f"`{column.name}` {column.type}" for column in table.columns)
-        if rows:
-            self.record(table, self.spark.createDataFrame(rows, schema))
-
+    @abstractmethod
     def version(self, table: str) -> int:
         """Delta version of the table, for lineage."""
-        self.read(table)  # a session that has just begun knows no table before it is asked for
-        history = self.spark.sql(f"DESCRIBE HISTORY {self.full_name(table)} LIMIT 1").first()
-        return int(history["version"]) if history else -1
+
+    @abstractmethod
+    def create(self, table: str, columns: Iterable[Column], description: str) -> None:
+        """Create the table, with its columns' descriptions, unless it exists."""
+
+    @abstractmethod
+    def merge(self, table: str, rows: DataFrame, keys: Sequence[str]) -> None:
+        """Insert the rows, or replace those with the same keys, in one atomic commit.
+
+        New columns are added to the table. `rows` holds each key once.
+        """
+
+    @abstractmethod
+    def merge_rows(self, table: Table, rows: list[tuple[object, ...]]) -> None:
+        """Merge a few rows of an evidence table, given in the order of its columns."""
+
+    def record(self, table: Table, rows: DataFrame | list[tuple[object, ...]]) -> None:
+        """Write evidence: create the table when needed, then replace rows with the same keys."""
+        self.create(table.name, table.columns, table.description)
+        if isinstance(rows, list):
+            self.merge_rows(table, rows)
+        else:
+            self.merge(table.name, rows, table.keys)
+
+    @contextmanager
+    def keep(self, rows: DataFrame) -> Iterator[DataFrame]:
+        """Keep rows that are used more than once, where the platform lets us."""
+        yield rows
 
     def each(self, work: Callable[[Item], None], items: Iterable[Item]) -> None:
         """Do the same work for independent items at once; the first error is raised."""

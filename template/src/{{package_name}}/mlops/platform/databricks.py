@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
+from ..declarations import Column
+from ..tables import Table
 from .base import Platform
 
 if TYPE_CHECKING:
+    import pandas as pd
     from pyspark.sql import DataFrame
 
 
@@ -31,6 +36,60 @@ class DatabricksPlatform(Platform):
     def exists(self, table: str) -> bool:
         """Ask Unity Catalog."""
         return bool(self.spark.catalog.tableExists(self.full_name(table)))
+
+    def _open(self, table: str) -> DataFrame:
+        return self.spark.table(self.full_name(table))
+
+    def _load(self, table: str, equal: Mapping[str, str]) -> pd.DataFrame:
+        from pyspark.sql import functions as F
+
+        rows = self._open(table)
+        for column, value in equal.items():
+            rows = rows.where(F.col(column) == value)
+        return rows.toPandas()
+
+    def _span(self, table: str, column: str) -> tuple[datetime, datetime] | None:
+        from pyspark.sql import functions as F
+
+        ends = (F.unix_micros(F.min(column)), F.unix_micros(F.max(column)))
+        row = self._open(table).agg(*ends).first()
+        if row is None or row[0] is None:
+            return None
+        first, last = (datetime.fromtimestamp(micros / 1e6, tz=UTC) for micros in row)
+        return first, last
+
+    def version(self, table: str) -> int:
+        """Ask the table's history."""
+        history = self.spark.sql(f"DESCRIBE HISTORY {self.full_name(table)} LIMIT 1").first()
+        return int(history["version"]) if history else -1
+
+    def create(self, table: str, columns: Iterable[Column], description: str) -> None:
+        """Create a managed table."""
+        comment = description.replace("\\", "\\\\").replace("'", "\\'")
+        ddl = ", ".join(column.ddl for column in columns)
+        self.spark.sql(
+            f"CREATE TABLE IF NOT EXISTS {self.full_name(table)} ({ddl}) USING DELTA "
+            f"COMMENT '{comment}'"
+        )
+
+    def merge(self, table: str, rows: DataFrame, keys: Sequence[str]) -> None:
+        """Run one MERGE."""
+        view = f"_merge_{uuid4().hex}"  # the session is shared
+        rows.createOrReplaceTempView(view)
+        match = " AND ".join(f"t.`{key}` <=> s.`{key}`" for key in keys)
+        try:
+            self.spark.sql(
+                f"MERGE WITH SCHEMA EVOLUTION INTO {self.full_name(table)} t USING {view} s "
+                f"ON {match} WHEN MATCHED THEN UPDATE SET * WHEN NOT MATCHED THEN INSERT *"
+            )
+        finally:
+            self.spark.catalog.dropTempView(view)
+
+    def merge_rows(self, table: Table, rows: list[tuple[object, ...]]) -> None:
+        """Merge them as a data frame."""
+        schema = ", ".join(f"`{column.name}` {column.type}" for column in table.columns)
+        if rows:
+            self.merge(table.name, self.spark.createDataFrame(rows, schema), table.keys)
 
     def use_experiment(self, name: str) -> None:
         """Use the workspace experiment the bundle has made."""

@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from deltalake import DeltaTable, Schema
+
+from ..declarations import Column
 from ..predictions import as_column
+from ..tables import Table
 from .base import Platform
 from .spark import start_session
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
+    import pandas as pd
+    import pyarrow as pa
     from pyspark.sql import DataFrame, SparkSession
 
+_WRITING = threading.Lock()  # of two merges into a table at once, one would fail
 CATALOG = "spark_catalog"  # the only catalog that open-source Spark lets Delta manage
 
 
@@ -49,31 +61,92 @@ class LocalPlatform(Platform):
             logging.getLogger("mlflow").setLevel(logging.ERROR)  # it comments on each model
             mlflow.set_tracking_uri(f"sqlite:///{home}/mlflow.db")
             mlflow.set_registry_uri(f"sqlite:///{home}/mlflow.db")
-            platform = cls(session.result(), schema, home)
-        platform.spark.sql(f"CREATE SCHEMA IF NOT EXISTS {CATALOG}.{schema}")
-        return platform
+            return cls(session.result(), schema, home)
 
-    # -- tables ---------------------------------------------------------------------------------
+    # -- tables: delta-rs keeps the log, which takes Spark a second a write; Spark computes --------
     def _path(self, table: str) -> Path:
         return self.home / "warehouse" / f"{self.schema}.db" / table
 
-    def _location(self, table: str) -> str:
-        return f"LOCATION '{self._path(table).as_uri()}'"
+    def _table(self, table: str) -> DeltaTable:
+        return DeltaTable(self._path(table))
 
     def exists(self, table: str) -> bool:
-        """Look for the table's log; name the table again, since a session forgets it."""
-        with self._lock:
-            if table in self._known:
-                return True
-            log = self._path(table) / "_delta_log"
-            if not any(log.glob("*.json")):
-                return False
-            self.spark.sql(
-                f"CREATE TABLE IF NOT EXISTS {self.full_name(table)} USING DELTA "
-                f"{self._location(table)}"
-            )
-            self._known.add(table)
-            return True
+        """Look for the table's log."""
+        return DeltaTable.is_deltatable(str(self._path(table)))
+
+    def _open(self, table: str) -> DataFrame:
+        from pyspark.sql.types import StructType
+
+        delta = self._table(table)
+        schema = StructType.fromJson(json.loads(delta.schema().to_json()))
+        files = delta.file_uris()
+        if not files:
+            return self.spark.createDataFrame([], schema)
+        return self.spark.read.schema(schema).parquet(*files)
+
+    def _load(self, table: str, equal: Mapping[str, str]) -> pd.DataFrame:
+        import pyarrow.compute as pc
+
+        rows = self._table(table).to_pyarrow_table()
+        for column, value in equal.items():
+            rows = rows.filter(pc.field(column) == value)
+        return _naive(rows).to_pandas()
+
+    def _span(self, table: str, column: str) -> tuple[datetime, datetime] | None:
+        import pyarrow.compute as pc
+
+        times = self._table(table).to_pyarrow_table(columns=[column])[column]
+        ends = pc.min_max(times).as_py()
+        return None if ends["min"] is None else (ends["min"], ends["max"])
+
+    def version(self, table: str) -> int:
+        """Read the log."""
+        return self._table(table).version()
+
+    def create(self, table: str, columns: Iterable[Column], description: str) -> None:
+        """Create an empty table in the project's folder."""
+        from pyspark.sql.types import StructType
+
+        if self.exists(table):
+            return
+        schema = StructType.fromDDL(", ".join(column.ddl for column in columns))
+        DeltaTable.create(
+            self._path(table),
+            Schema.from_json(schema.json()),
+            mode="ignore",
+            description=description,
+        )
+
+    def merge(self, table: str, rows: DataFrame, keys: Sequence[str]) -> None:
+        """Collect the rows, which are few, and merge them."""
+        self._merge(table, rows.toArrow(), keys)
+
+    def merge_rows(self, table: Table, rows: list[tuple[object, ...]]) -> None:
+        """Merge them without Spark."""
+        import pyarrow as pa
+
+        schema = pa.schema(self._table(table.name).schema().to_arrow())
+        columns = [column.name for column in table.columns]
+        found = [dict(zip(columns, row, strict=True)) for row in rows]
+        self._merge(table.name, pa.Table.from_pylist(found, schema), table.keys)
+
+    def _merge(self, table: str, rows: pa.Table, keys: Sequence[str]) -> None:
+        if not rows.num_rows:
+            return
+        match = " AND ".join(f"(t.`{key}` IS NOT DISTINCT FROM s.`{key}`)" for key in keys)
+        with _WRITING:
+            self._table(table).merge(
+                rows, match, source_alias="s", target_alias="t", merge_schema=True
+            ).when_matched_update_all().when_not_matched_insert_all().execute()
+
+    @contextmanager
+    def keep(self, rows: DataFrame) -> Iterator[DataFrame]:
+        """Keep the rows in memory."""
+        rows = rows.persist()
+        try:
+            yield rows
+        finally:
+            rows.unpersist()
 
     # -- models ---------------------------------------------------------------------------------
     def use_experiment(self, name: str) -> None:
@@ -116,3 +189,14 @@ def _load(model_uri: str) -> Any:
     import mlflow
 
     return mlflow.pyfunc.load_model(model_uri)
+
+
+def _naive(rows: pa.Table) -> pa.Table:
+    """Times without their zone, which is UTC: as Spark gives them to pandas."""
+    import pyarrow as pa
+
+    for index, field in enumerate(rows.schema):
+        if pa.types.is_timestamp(field.type):
+            times = rows.column(index).cast(pa.timestamp("ns"))
+            rows = rows.set_column(index, field.name, times)
+    return rows

@@ -19,7 +19,7 @@ def run(platform: Platform, *, model_name: str, model_version: str) -> TaskValue
         return None
     as_of = datetime.fromisoformat(registry.tag(model_version, "as_of"))
     results = evaluate(platform, registry, model_version)
-    platform.record_rows(
+    platform.record(
         VALIDATION_RESULTS,
         [
             (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from pyspark.sql import functions as F
 
@@ -12,7 +12,7 @@ from ..datasets import OBSERVATIONS, assemble
 from ..declarations import Column, FeatureTable
 from ..platform import Platform
 from . import TaskValues, entry_point
-from .ingest import BEGINNING, known_until
+from .ingest import BEGINNING
 
 
 def run(platform: Platform, *, as_of: datetime) -> TaskValues:
@@ -24,13 +24,9 @@ def run(platform: Platform, *, as_of: datetime) -> TaskValues:
 
 def look_up(platform: Platform, as_of: datetime) -> None:
     """Bring the observations up to `as_of`; after a change of the features, all of them."""
-    since = known_until(platform, OBSERVATIONS, "predict_at")
-    if since is not None and not set(PROBLEM.feature_names) <= set(
-        platform.read(OBSERVATIONS).columns
-    ):
-        since = None
-    since = since or BEGINNING
-    since -= _lateness(PROBLEM.observation_sources) if since > BEGINNING else timedelta(0)
+    known, since = platform.span(OBSERVATIONS, "predict_at"), BEGINNING
+    if known and set(PROBLEM.feature_names) <= set(platform.read(OBSERVATIONS).columns):
+        since = known[1] - _lateness(PROBLEM.observation_sources)
     if since >= as_of:
         return
     rows = assemble(platform, since, as_of)
@@ -42,14 +38,12 @@ def look_up(platform: Platform, as_of: datetime) -> None:
 
 def refresh(platform: Platform, table: FeatureTable, as_of: datetime) -> None:
     """Bring one feature table up to `as_of`; only the new slice is computed."""
-    since = known_until(platform, table.name)
-    where = None
-    if since is None:
-        since = _first_known(platform, table) - timedelta(seconds=1)
-    else:
+    done = platform.span(table.name, "available_at")
+    if done:
         # What a source may still deliver late can change rows that are already there.
-        since -= _lateness(table.sources)
-        where = f"t.available_at > timestamp_micros({int(since.timestamp() * 1_000_000)})"
+        since = done[1] - _lateness(table.sources)
+    else:
+        since = _first_known(platform, table) - timedelta(seconds=1)
     if since >= as_of:
         return
     known = F.col("available_at")
@@ -58,16 +52,12 @@ def refresh(platform: Platform, table: FeatureTable, as_of: datetime) -> None:
         for name in table.sources
     }
     keys = (*table.keys, "available_at")
-    rows = table.compute(since, as_of, **sources).select(*keys, *table.feature_names).persist()
-    try:
-        if not rows.isEmpty():
-            types = dict(rows.dtypes)
-            described = [Column(key, types[key], "Key") for key in table.keys]
-            described.append(Column("available_at", "timestamp", "When the row became known"))
-            platform.create(table.name, (*described, *table.features), table.description)
-            platform.merge(table.name, rows, keys, where)
-    finally:
-        rows.unpersist()
+    rows = table.compute(since, as_of, **sources).select(*keys, *table.feature_names)
+    types = dict(rows.dtypes)
+    described = [Column(key, types[key], "Key") for key in table.keys]
+    described.append(Column("available_at", "timestamp", "When the row became known"))
+    platform.create(table.name, (*described, *table.features), table.description)
+    platform.merge(table.name, rows, keys)
 
 
 def _lateness(names: tuple[str, ...]) -> timedelta:
@@ -77,17 +67,14 @@ def _lateness(names: tuple[str, ...]) -> timedelta:
 
 def _first_known(platform: Platform, table: FeatureTable) -> datetime:
     """When the first row of the table's sources became known."""
-    first = [
-        platform.read(name).agg(F.unix_micros(F.min("available_at"))).first()
-        for name in table.sources
-    ]
-    times = [row[0] for row in first if row and row[0] is not None]
+    spans = [platform.span(name, "available_at") for name in table.sources]
+    times = [span[0] for span in spans if span]
     if not times:
         raise ValueError(
             f"Feature table {table.name}: its sources {', '.join(table.sources)} hold no row. "
             "Fix: check `as_of` of the ingest task, and the quarantine table."
         )
-    return datetime.fromtimestamp(min(times) / 1e6, tz=UTC)
+    return min(times)
 
 
 main = entry_point(run)

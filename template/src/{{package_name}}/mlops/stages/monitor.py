@@ -37,12 +37,10 @@ def run(platform: Platform, *, as_of: datetime, since: datetime | None = None) -
         raise LookupError(f"{registry.model} has no champion to watch. Fix: run training first.")
     since = since or as_of - PROBLEM.monitoring_window
     made = F.col("predict_at")
-    rows = platform.read(PREDICTIONS.name).where((made > since) & (made <= as_of)).persist()
-    try:
+    window = (made > since) & (made <= as_of)
+    with platform.keep(platform.read(PREDICTIONS.name).where(window)) as rows:
         drift = _drift(registry, champion, rows)
         performance = _performance(platform, rows, as_of)
-    finally:
-        rows.unpersist()
     rules = PROBLEM.retraining
     drifted = sorted(name for name, value in drift.items() if value > rules.psi)
     decay = next((p.decay for p in performance if p.key == (champion, "champion")), None)
@@ -55,22 +53,23 @@ def run(platform: Platform, *, as_of: datetime, since: datetime | None = None) -
         reasons.append(f"decay: {PROBLEM.metric} is worse than at validation by {decay:.3f}")
     retrain, reason = bool(reasons), "; ".join(reasons) or "none"
 
-    window = (since, as_of)
+    ends = (since, as_of)
     evidence: list[tuple[Table, list[tuple[object, ...]]]] = [
         (
             DRIFT_METRICS,
             [
-                (*window, champion, name, "psi", value, rules.psi, name in drifted)
+                (*ends, champion, name, "psi", value, rules.psi, name in drifted)
                 for name, value in sorted(drift.items())
             ],
         ),
         (
             PERFORMANCE_METRICS,
-            [(*window, *p.key, PROBLEM.metric, p.value, p.baseline, p.rows) for p in performance],
+            [(*ends, *p.key, PROBLEM.metric, p.value, p.baseline, p.rows) for p in performance],
         ),
-        (RETRAINING_DECISIONS, [(*window, champion, retrain, decayed, reason)]),
+        (RETRAINING_DECISIONS, [(*ends, champion, retrain, decayed, reason)]),
     ]
-    platform.each(lambda pair: platform.record_rows(*pair), evidence)
+    for table, found in evidence:
+        platform.record(table, found)
     return {"retrain": str(retrain).lower(), "reason": reason}
 
 
@@ -110,8 +109,8 @@ def _performance(platform: Platform, rows: DataFrame, as_of: datetime) -> list[P
     known = labels(platform, as_of).withColumnRenamed(PROBLEM.entity_key, "entity")
     columns = ("model_version", "role", "prediction", "label")
     frame = rows.join(known, "entity").select(*columns).toPandas()
-    results = platform.read(VALIDATION_RESULTS.name).where(F.col("check") == "threshold")
-    at_validation = {row["model_version"]: row["value"] for row in results.collect()}
+    results = platform.frame(VALIDATION_RESULTS.name, check="threshold")
+    at_validation = dict(zip(results["model_version"], results["value"], strict=True))
     found = []
     for (version, role), part in frame.groupby(["model_version", "role"]):
         enough = len(part) >= PROBLEM.retraining.min_rows

@@ -32,15 +32,12 @@ def run(platform: Platform, *, as_of: datetime, since: datetime | None = None) -
             "training job; its version becomes champion when it passes the deployment job."
         )
     since = since or as_of - PROBLEM.scoring_window
-    rows = observations(platform, since, as_of).persist()
-    try:
+    with platform.keep(observations(platform, since, as_of)) as rows:
         scored = _predictions(platform, registry, rows, champion, "champion", since, as_of)
         if shadow is not None and shadow != champion:
             more = _predictions(platform, registry, rows, shadow, "shadow", since, as_of)
             scored = scored.unionByName(more)
         platform.record(PREDICTIONS, scored)
-    finally:
-        rows.unpersist()
     return {"model_version": champion}
 
 
