@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TypedDict
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 import pandas as pd
-from pyspark.sql import DataFrame
-from pyspark.sql import functions as F
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyspark.sql import DataFrame
 
 BINS = 10
 MAX_CATEGORIES = 50
@@ -45,32 +47,40 @@ def profile(values: pd.Series) -> Profile:
 
 def shares(rows: DataFrame, profiles: Mapping[str, Profile]) -> dict[str, list[float]]:
     """Share of the rows in each bin of each profile, in one pass over the data."""
-    bins = F.create_map(
-        *(
-            part
-            for name, reference in profiles.items()
-            for part in (F.lit(name), _bin(F.col(name), reference))
-        )
-    )
-    counted = rows.select(F.explode(bins).alias("feature", "bin")).groupBy("feature", "bin").count()
-    counts = {name: [0] * len(reference["shares"]) for name, reference in profiles.items()}
-    for row in counted.collect():
-        counts[row["feature"]][row["bin"]] += row["count"]
-    return {name: [n / max(sum(bins), 1) for n in bins] for name, bins in counts.items()}
+
+    def count_batches(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        import pyarrow as pa
+
+        for batch in batches:
+            counted = counts(batch.to_pandas(), profiles)
+            yield pa.RecordBatch.from_pydict(
+                {"feature": list(counted), "bins": [bins.tolist() for bins in counted.values()]},
+                pa.schema([("feature", pa.string()), ("bins", pa.list_(pa.int64()))]),
+            )
+
+    # As a Spark expression, some two hundred comparisons a row would be too long to compile.
+    found = rows.select(*profiles).mapInArrow(count_batches, "feature string, bins array<bigint>")
+    total = {name: np.zeros(len(reference["shares"])) for name, reference in profiles.items()}
+    for row in found.collect():
+        total[row["feature"]] += row["bins"]
+    return {name: (bins / max(bins.sum(), 1)).tolist() for name, bins in total.items()}
 
 
-def _bin(value: F.Column, reference: Profile) -> F.Column:
-    """Index of the value's bin in `shares` of the reference."""
-    last = len(reference["shares"]) - 1
-    edges, categories = reference["edges"], reference["categories"]
-    if edges is not None:
-        above = [(value > F.lit(edge)).cast("int") for edge in edges]
-        index = sum(above, F.lit(0))
-        return F.when(value.isNull() | F.isnan(value), last).otherwise(index)
-    places = {category: index for index, category in enumerate(categories or [])}
-    known = F.create_map(*(F.lit(part) for pair in places.items() for part in pair))
-    found = known[value.cast("string")] if places else F.lit(None)
-    return F.when(value.isNull(), last).otherwise(F.coalesce(found, F.lit(last - 1)))
+def counts(frame: pd.DataFrame, profiles: Mapping[str, Profile]) -> dict[str, np.ndarray]:
+    """Rows in each bin of each profile."""
+    found = {}
+    for name, reference in profiles.items():
+        values, size = frame[name], len(reference["shares"])
+        if reference["edges"] is not None:
+            numbers = values.to_numpy(dtype=float, na_value=np.nan)
+            index = np.searchsorted(reference["edges"], numbers, side="left")
+            index[np.isnan(numbers)] = size - 1
+        else:
+            places = {name: place for place, name in enumerate(reference["categories"] or [])}
+            index = values.astype(object).map(places).fillna(size - 2).to_numpy(dtype=int)
+            index[values.isna().to_numpy()] = size - 1
+        found[name] = np.bincount(index, minlength=size)
+    return found
 
 
 def population_stability_index(reference: list[float], current: list[float]) -> float:

@@ -167,6 +167,13 @@ class Runner:
             raise failures[0]
         return values
 
+    def import_tasks(self) -> None:
+        """Import what the tasks of all jobs call, so that none of them waits for it later."""
+        for job in self.bundle.jobs.values():
+            for task in job["tasks"]:
+                if spec := task.get("python_wheel_task"):
+                    self._entry_points(text(spec["package_name"]))[text(spec["entry_point"])].load()
+
     def _refuse_what_cannot_run(self, job_key: str, given: Mapping[str, str]) -> None:
         jobs = self.bundle.jobs
         if job_key not in jobs:

@@ -144,7 +144,6 @@ def replay(
     on_task: Callable[[TaskEvent], object] | None = None,
 ) -> None:
     """Run the jobs of each month; steps in the journal are not run again."""
-    registry = Registry(platform)
     runner = Runner(bundle, platform, on_task=on_task)
     # What a month's features need is there before its model is: they are computed meanwhile, as
     # on a workspace. Nobody sees them early, since every stage reads up to its own `as_of`.
@@ -159,6 +158,9 @@ def replay(
     lived = [month for month in months(until) if month.end.date() - first >= window]
     with ThreadPoolExecutor(1) as pool:
         features = {month: pool.submit(step, aside, month, "features") for month in lived[:1]}
+        # Meanwhile, what also takes seconds: MLflow creates its database, Python imports.
+        registry = Registry(platform)
+        runner.import_tasks()
         for month, following in zip(lived, [*lived[1:], None], strict=True):
             on_step(month.name, "features")
             features[month].result()

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, TypeVar
 
@@ -108,10 +107,9 @@ class Platform(ABC):
         else:
             self.merge(table.name, rows, table.keys)
 
-    @contextmanager
-    def keep(self, rows: DataFrame) -> Iterator[DataFrame]:
-        """Keep rows that are used more than once, where the platform lets us."""
-        yield rows
+    def keep(self, rows: DataFrame) -> DataFrame:
+        """Return rows that are used more than once, computed already where that is cheaper."""
+        return rows
 
     def each(self, work: Callable[[Item], None], items: Iterable[Item]) -> None:
         """Do the same work for independent items at once; the first error is raised."""

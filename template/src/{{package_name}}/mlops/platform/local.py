@@ -6,9 +6,8 @@ import json
 import logging
 import os
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -139,14 +138,9 @@ class LocalPlatform(Platform):
                 rows, match, source_alias="s", target_alias="t", merge_schema=True
             ).when_matched_update_all().when_not_matched_insert_all().execute()
 
-    @contextmanager
-    def keep(self, rows: DataFrame) -> Iterator[DataFrame]:
-        """Keep the rows in memory."""
-        rows = rows.persist()
-        try:
-            yield rows
-        finally:
-            rows.unpersist()
+    def keep(self, rows: DataFrame) -> DataFrame:
+        """Compute them now; Spark's own cache would spend longer on compressing them."""
+        return self.spark.createDataFrame(rows.toArrow(), rows.schema)
 
     # -- models ---------------------------------------------------------------------------------
     def use_experiment(self, name: str) -> None:

@@ -3,30 +3,75 @@
 from __future__ import annotations
 
 import tempfile
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from .spark import start_session
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from ..contract import bad_rows, good_rows, judge
+from ..declarations import Column, FeatureTable, Source
+from ..drift import profile, shares
+from ..point_in_time import lookup
+from .local import LocalPlatform
+
+NOON = datetime(2020, 1, 1, 12, tzinfo=UTC)
+COLUMNS = (
+    Column("id", "bigint", "Key", nullable=False, check="id >= 0"),
+    Column("kind", "string", "Key of the feature", nullable=False, check="length(kind) = 1"),
+    Column("value", "double", "Some number", check="value BETWEEN 0 AND 1e9"),
+    Column("available_at", "timestamp", "When the row became known", nullable=False),
+)
+
+
+def compute(since: datetime, until: datetime, rows: DataFrame) -> DataFrame:
+    """Aggregate, and spread over a grid."""
+    slots = F.explode(F.sequence(F.lit(0), F.lit(9), F.lit(3))).alias("slot")
+    sums = rows.groupBy("kind").agg(F.sum("value").alias("mean"), F.count("*").alias("n"))
+    grid = rows.select("kind").distinct().select("kind", slots).join(sums, "kind")
+    known = F.timestamp_seconds(F.lit(since.timestamp()) + F.col("slot")).alias("available_at")
+    return grid.select("kind", known, (F.col("mean") / F.col("n")).alias("mean"))
+
+
+SOURCE = Source("rows", "Rows", lambda spark, since, until: spark.range(0), COLUMNS, ("id",))
+TABLE = FeatureTable(
+    name="features",
+    description="Features",
+    keys=("kind",),
+    features=(Column("mean", "double", "Mean"),),
+    sources=("rows",),
+    compute=compute,
+    max_age=timedelta(days=1),
+)
 
 
 def main() -> None:
-    """Write, merge, join, look up and collect a small table."""
+    """Take rows in, compute a feature, look it up, keep the answer and profile it."""
+    import pandas as pd
+
     with tempfile.TemporaryDirectory() as folder:
-        spark = start_session(Path(folder))
-        table = f"delta.`{folder}/t`"
-        rows = spark.range(1000).selectExpr("id", "id % 7 AS k", "timestamp_seconds(id) AS time")
-        rows.write.format("delta").save(f"{folder}/t")
-        rows.createOrReplaceTempView("v")
-        for _ in range(2):
-            spark.sql(
-                f"MERGE WITH SCHEMA EVOLUTION INTO {table} t USING v s ON t.id <=> s.id "
-                "WHEN MATCHED THEN UPDATE SET * WHEN NOT MATCHED THEN INSERT *"
-            )
-        spark.sql(
-            "SELECT t.id, last(v.k, true) OVER (PARTITION BY t.k ORDER BY t.time) AS last "
-            f"FROM {table} t JOIN v ON t.id = v.id"
-        ).toPandas()
-        spark.createDataFrame(rows.toPandas()).groupBy("k").count().collect()
-        spark.stop()
+        platform = LocalPlatform.connect("warm_up", Path(folder))
+        frame = pd.DataFrame({"id": range(2000)})
+        frame["kind"] = frame["id"].mod(26).map(lambda number: chr(97 + number))
+        frame["value"] = frame["id"] / 7
+        frame["available_at"] = pd.Timestamp(NOON) - pd.to_timedelta(frame["id"], unit="min")
+        schema = ", ".join(f"{column.name} {column.type}" for column in COLUMNS)
+        rows = platform.spark.createDataFrame(frame, schema)
+        platform.create("rows", COLUMNS, "Rows")
+        judged = platform.keep(judge(SOURCE, rows))
+        bad_rows(SOURCE, judged).toArrow()
+        platform.merge("rows", good_rows(judged), ["id"])
+        start = NOON - timedelta(days=2)
+        features = compute(start, NOON, platform.read("rows").where(F.col("available_at") > start))
+        described = (COLUMNS[1], *TABLE.features, COLUMNS[3])
+        platform.create("features", described, "Features")
+        platform.merge("features", features, ["kind", "available_at"])
+        asked = platform.read("rows").withColumnRenamed("available_at", "asked_at")
+        found = lookup(asked, "asked_at", [(TABLE, platform.read("features"))])
+        found = found.join(platform.read("rows").select("id"), "id", "left_anti").unionByName(found)
+        answer = found.toPandas()
+        shares(found, {name: profile(answer[name]) for name in ("kind", "mean")})
+        platform.spark.stop()
 
 
 if __name__ == "__main__":

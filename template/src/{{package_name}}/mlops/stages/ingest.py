@@ -26,11 +26,11 @@ def _ingest(platform: Platform, source: Source, as_of: datetime) -> None:
     known = platform.span(source.name, "available_at")
     since = known[1] if known else BEGINNING
     rows = source.read(platform.spark, since - source.lateness, as_of)
-    with platform.keep(judge(source, rows)) as judged:
-        # Quarantine first: the bronze table is the record of how far this source has come.
-        rejected = bad_rows(source, judged).dropDuplicates(list(QUARANTINE.keys))
-        platform.merge(QUARANTINE.name, rejected, QUARANTINE.keys)
-        platform.merge(source.name, good_rows(judged), source.keys)
+    judged = platform.keep(judge(source, rows))
+    # Quarantine first: the bronze table is the record of how far this source has come.
+    rejected = bad_rows(source, judged).dropDuplicates(list(QUARANTINE.keys))
+    platform.merge(QUARANTINE.name, rejected, QUARANTINE.keys)
+    platform.merge(source.name, good_rows(judged), source.keys)
 
 
 main = entry_point(run)

@@ -37,10 +37,9 @@ def run(platform: Platform, *, as_of: datetime, since: datetime | None = None) -
         raise LookupError(f"{registry.model} has no champion to watch. Fix: run training first.")
     since = since or as_of - PROBLEM.monitoring_window
     made = F.col("predict_at")
-    window = (made > since) & (made <= as_of)
-    with platform.keep(platform.read(PREDICTIONS.name).where(window)) as rows:
-        drift = _drift(registry, champion, rows)
-        performance = _performance(platform, rows, as_of)
+    rows = platform.read(PREDICTIONS.name).where((made > since) & (made <= as_of))
+    drift = _drift(registry, champion, rows)
+    performance = _performance(platform, rows, as_of)
     rules = PROBLEM.retraining
     drifted = sorted(name for name, value in drift.items() if value > rules.psi)
     decay = next((p.decay for p in performance if p.key == (champion, "champion")), None)
@@ -53,20 +52,20 @@ def run(platform: Platform, *, as_of: datetime, since: datetime | None = None) -
         reasons.append(f"decay: {PROBLEM.metric} is worse than at validation by {decay:.3f}")
     retrain, reason = bool(reasons), "; ".join(reasons) or "none"
 
-    ends = (since, as_of)
+    window = (since, as_of)
     evidence: list[tuple[Table, list[tuple[object, ...]]]] = [
         (
             DRIFT_METRICS,
             [
-                (*ends, champion, name, "psi", value, rules.psi, name in drifted)
+                (*window, champion, name, "psi", value, rules.psi, name in drifted)
                 for name, value in sorted(drift.items())
             ],
         ),
         (
             PERFORMANCE_METRICS,
-            [(*ends, *p.key, PROBLEM.metric, p.value, p.baseline, p.rows) for p in performance],
+            [(*window, *p.key, PROBLEM.metric, p.value, p.baseline, p.rows) for p in performance],
         ),
-        (RETRAINING_DECISIONS, [(*ends, champion, retrain, decayed, reason)]),
+        (RETRAINING_DECISIONS, [(*window, champion, retrain, decayed, reason)]),
     ]
     for table, found in evidence:
         platform.record(table, found)

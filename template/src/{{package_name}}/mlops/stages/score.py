@@ -32,12 +32,12 @@ def run(platform: Platform, *, as_of: datetime, since: datetime | None = None) -
             "training job; its version becomes champion when it passes the deployment job."
         )
     since = since or as_of - PROBLEM.scoring_window
-    with platform.keep(observations(platform, since, as_of)) as rows:
-        scored = _predictions(platform, registry, rows, champion, "champion", since, as_of)
-        if shadow is not None and shadow != champion:
-            more = _predictions(platform, registry, rows, shadow, "shadow", since, as_of)
-            scored = scored.unionByName(more)
-        platform.record(PREDICTIONS, scored)
+    rows = observations(platform, since, as_of)
+    scored = _predictions(platform, registry, rows, champion, "champion", since, as_of)
+    if shadow is not None and shadow != champion:
+        more = _predictions(platform, registry, rows, shadow, "shadow", since, as_of)
+        scored = scored.unionByName(more)
+    platform.record(PREDICTIONS, scored)
     return {"model_version": champion}
 
 
@@ -51,16 +51,15 @@ def _predictions(
     as_of: datetime,
 ) -> DataFrame:
     """Predictions of one version for the rows that lack one, as rows of the table."""
-    if platform.exists(PREDICTIONS.name):
+    made = platform.span(PREDICTIONS.name, "predict_at")
+    if made and made[1] > since:
         # A served prediction stands, whatever version is champion when a run is repeated.
         same = F.col("role") == role
         if role != "champion":
             same = F.col("model_version") == version
-        made = F.col("predict_at").between(since, as_of)
-        done = platform.read(PREDICTIONS.name).where(same & made)
-        rows = rows.join(
-            done.select(F.col("entity").alias(PROBLEM.entity_key)), PROBLEM.entity_key, "left_anti"
-        )
+        done = platform.read(PREDICTIONS.name).where(same & (F.col("predict_at") > since))
+        entity = F.col("entity").alias(PROBLEM.entity_key)
+        rows = rows.join(done.select(entity), PROBLEM.entity_key, "left_anti")
     scored = platform.score(rows, registry.uri(version), PROBLEM.feature_names)
     return scored.select(
         F.col(PROBLEM.entity_key).alias("entity"),

@@ -92,7 +92,7 @@ def _train(
         logged = mlflow.sklearn.log_model(
             estimator,
             name="model",
-            signature=infer_signature(features, answer),
+            signature=infer_signature(features.head(1000), answer),
             input_example=example,
             pip_requirements=_requirements(),
             pyfunc_predict_fn="predict_proba" if classifier else "predict",
