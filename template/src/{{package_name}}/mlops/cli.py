@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tomllib
@@ -126,6 +127,10 @@ def _say(event: TaskEvent) -> None:
 def _lifecycle(options: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    # Trees that share their cores with Spark wait for each other at every split: they get half of
+    # the cores, as long as features are computed meanwhile. Read when scikit-learn is loaded.
+    os.environ.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // 2, 1)))
 
     from . import lifecycle
     from .platform.local import home_dir

@@ -145,9 +145,9 @@ def replay(
 ) -> None:
     """Run the jobs of each month; steps in the journal are not run again."""
     runner = Runner(bundle, platform, on_task=on_task)
-    # What a month's features need is there before its model is: they are computed meanwhile, as
-    # on a workspace. Nobody sees them early, since every stage reads up to its own `as_of`.
-    aside = Runner(bundle, LocalPlatform(platform.spark, platform.schema, platform.home), on_task)
+    # What a month's features need is there before its model is: they are computed ahead, as on a
+    # workspace. Nobody sees them early, since every stage reads up to its own `as_of`.
+    ahead = Runner(bundle, LocalPlatform(platform.spark, platform.schema, platform.home), on_task)
 
     def step(runner: Runner, month: Month, job: str, **parameters: str) -> dict[str, Any]:
         given = {"as_of": month.end.isoformat(), **parameters}
@@ -157,16 +157,17 @@ def replay(
     # With too little history to train on, the next month brings this one in as well.
     lived = [month for month in months(until) if month.end.date() - first >= window]
     with ThreadPoolExecutor(1) as pool:
-        features = {month: pool.submit(step, aside, month, "features") for month in lived[:1]}
-        # Meanwhile, what also takes seconds: MLflow creates its database, Python imports.
-        registry = Registry(platform)
-        runner.import_tasks()
-        for month, following in zip(lived, [*lived[1:], None], strict=True):
-            on_step(month.name, "features")
-            features[month].result()
-            if following is not None:
-                features[following] = pool.submit(step, aside, following, "features")
-            _live(registry, journal, month, partial(step, runner), on_step)
+        features = [(month, pool.submit(step, ahead, month, "features")) for month in lived]
+        try:
+            # Meanwhile, what also takes seconds: MLflow creates its database, Python imports.
+            registry = Registry(platform)
+            runner.import_tasks()
+            for month, done in features:
+                on_step(month.name, "features")
+                done.result()
+                _live(registry, journal, month, partial(step, runner), on_step)
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _live(

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from pyspark.sql import DataFrame, SparkSession
 
-Item = TypeVar("Item")
+Item, Result = TypeVar("Item"), TypeVar("Result")
 _THREADS = 4  # Spark plans one query while it runs another
 
 
@@ -111,10 +111,10 @@ class Platform(ABC):
         """Return rows that are used more than once, computed already where that is cheaper."""
         return rows
 
-    def each(self, work: Callable[[Item], None], items: Iterable[Item]) -> None:
+    def each(self, work: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
         """Do the same work for independent items at once; the first error is raised."""
         with ThreadPoolExecutor(_THREADS) as pool:
-            list(pool.map(work, items))
+            return list(pool.map(work, items))
 
     # -- models ---------------------------------------------------------------------------------
     @abstractmethod

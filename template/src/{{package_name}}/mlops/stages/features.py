@@ -44,7 +44,7 @@ def refresh(platform: Platform, table: FeatureTable, as_of: datetime) -> None:
         since = done[1] - _lateness(table.sources)
     else:
         since = _first_known(platform, table) - timedelta(seconds=1)
-    if since >= as_of:
+    if since >= as_of or not (table.lookback or _has_new_rows(platform, table, since)):
         return
     known = F.col("available_at")
     sources = {
@@ -63,6 +63,11 @@ def refresh(platform: Platform, table: FeatureTable, as_of: datetime) -> None:
 def _lateness(names: tuple[str, ...]) -> timedelta:
     """How late a row of these sources may turn up."""
     return max(source.lateness for source in SOURCES if source.name in names)
+
+
+def _has_new_rows(platform: Platform, table: FeatureTable, since: datetime) -> bool:
+    spans = [platform.span(name, "available_at") for name in table.sources]
+    return any(span and span[1] > since for span in spans)
 
 
 def _first_known(platform: Platform, table: FeatureTable) -> datetime:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import reduce
+
+from pyspark.sql import DataFrame
 
 from ...sources import SOURCES
 from ..contract import bad_rows, good_rows, judge
@@ -16,21 +19,27 @@ BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 
 def run(platform: Platform, *, as_of: datetime) -> TaskValues:
     """Read what became known up to `as_of`; good rows go to bronze, bad ones to quarantine."""
-    platform.create(QUARANTINE.name, QUARANTINE.columns, QUARANTINE.description)
-    platform.each(lambda source: _ingest(platform, source, as_of), SOURCES)
+    judged = platform.each(lambda source: _judge(platform, source, as_of), SOURCES)
+    bad = (bad_rows(source, rows) for source, rows in zip(SOURCES, judged, strict=True))
+    rejected = reduce(DataFrame.unionByName, bad).dropDuplicates(list(QUARANTINE.keys))
+    # Quarantine first: the bronze table is the record of how far this source has come.
+    platform.record(QUARANTINE, rejected)
+
+    def write(pair: tuple[Source, DataFrame]) -> None:
+        source, rows = pair
+        platform.create(source.name, source.columns, source.description)
+        platform.merge(source.name, good_rows(rows), source.keys)
+
+    platform.each(write, zip(SOURCES, judged, strict=True))
     return None
 
 
-def _ingest(platform: Platform, source: Source, as_of: datetime) -> None:
-    platform.create(source.name, source.columns, source.description)
+def _judge(platform: Platform, source: Source, as_of: datetime) -> DataFrame:
+    """What is new in the source, judged by its contract."""
     known = platform.span(source.name, "available_at")
     since = known[1] if known else BEGINNING
     rows = source.read(platform.spark, since - source.lateness, as_of)
-    judged = platform.keep(judge(source, rows))
-    # Quarantine first: the bronze table is the record of how far this source has come.
-    rejected = bad_rows(source, judged).dropDuplicates(list(QUARANTINE.keys))
-    platform.merge(QUARANTINE.name, rejected, QUARANTINE.keys)
-    platform.merge(source.name, good_rows(judged), source.keys)
+    return platform.keep(judge(source, rows))
 
 
 main = entry_point(run)
