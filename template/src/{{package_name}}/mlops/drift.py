@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
@@ -48,7 +48,7 @@ def profile(values: pd.Series) -> Profile:
 def shares(rows: DataFrame, profiles: Mapping[str, Profile]) -> dict[str, list[float]]:
     """Share of the rows in each bin of each profile, in one pass over the data."""
 
-    def count_batches(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def count_batches(batches: Iterable[pa.RecordBatch]) -> Iterable[pa.RecordBatch]:
         import pyarrow as pa
 
         for batch in batches:
@@ -69,6 +69,7 @@ def shares(rows: DataFrame, profiles: Mapping[str, Profile]) -> dict[str, list[f
 def counts(frame: pd.DataFrame, profiles: Mapping[str, Profile]) -> dict[str, np.ndarray]:
     """Rows in each bin of each profile."""
     found = {}
+    index: np.ndarray
     for name, reference in profiles.items():
         values, size = frame[name], len(reference["shares"])
         if reference["edges"] is not None:
