@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 from deltalake import DeltaTable, Schema
 
@@ -78,7 +79,7 @@ class LocalPlatform(Platform):
 
         delta = self._table(table)
         schema = StructType.fromJson(json.loads(delta.schema().to_json()))
-        files = delta.file_uris()
+        files = [unquote(uri) for uri in delta.file_uris()]
         if not files:
             return self.spark.createDataFrame([], schema)
         return self.spark.read.schema(schema).parquet(*files)
