@@ -189,7 +189,8 @@ def _live(
                 "to serve. Fix: see the table validation_results, then problem.py."
             )
         # The first model goes on as a shadow: what would have been without retraining.
-        registry.point(SHADOW, champion)
+        if registry.at(SHADOW) is None:
+            registry.point(SHADOW, champion)
     else:
         for job in ("scoring", "monitoring"):
             on_step(month.name, job)
