@@ -97,7 +97,9 @@ def _source(name: str, description: str, columns: list[Column], keys: tuple[str,
 
     def read(spark: SparkSession, since: datetime, until: datetime) -> DataFrame:
         frame = _FRAMES[name]()
-        rows = frame[(frame["available_at"] > since) & (frame["available_at"] <= until)]
+        known = frame["available_at"]
+        # A row that does not say when it became known is for the quarantine.
+        rows = frame[((known > since) & (known <= until)) | known.isna()]
         schema = ", ".join(f"{column.name} {column.type}" for column in contract)
         return spark.createDataFrame(rows[[column.name for column in contract]], schema)
 

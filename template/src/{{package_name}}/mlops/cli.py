@@ -44,10 +44,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     command("status", "Show the versions of the model and what was decided on them")
     approve = command("approve", "Approve a version that passed its checks, and deploy it")
     approve.add_argument("version")
+    approve.add_argument("--comment", default="", help="kept with the decision")
+    reject = command("reject", "Refuse a version, whatever its checks say")
+    reject.add_argument("version")
+    reject.add_argument("--comment", required=True, help="why; kept with the decision")
     command("rollback", "Make the previous champion the champion again")
     command("ui", "Open the local MLflow server")
     options = parser.parse_args(argv)
     try:
+        _go_to_project()
         return _COMMANDS[options.command](options)
     except (
         BundleError,
@@ -60,6 +65,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     ) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("stopped; run the same command again to go on", file=sys.stderr)
+        return 130
+
+
+def _go_to_project() -> None:
+    """Work in the folder of databricks.yml, wherever below it the command was typed."""
+    here = Path.cwd()
+    places = (here, *here.parents)
+    root = next((place for place in places if (place / "databricks.yml").is_file()), None)
+    if root is None:
+        raise LookupError(
+            f"There is no databricks.yml in {here} or above it. Fix: go to the project's folder."
+        )
+    os.chdir(root)
 
 
 def _bundle() -> Bundle:
@@ -193,8 +213,20 @@ def _approve(options: argparse.Namespace) -> int:
     from .decisions import approve
 
     platform, registry = _registry()
-    approve(platform, registry, options.version)
-    parameters = {"model_name": registry.model, "model_version": options.version}
+    approve(platform, registry, options.version, platform.user(), options.comment)
+    return _decide(platform, registry, options.version)
+
+
+def _reject(options: argparse.Namespace) -> int:
+    from .decisions import reject
+
+    platform, registry = _registry()
+    reject(platform, registry, options.version, platform.user(), options.comment)
+    return _decide(platform, registry, options.version)
+
+
+def _decide(platform: LocalPlatform, registry: Registry, version: str) -> int:
+    parameters = {"model_name": registry.model, "model_version": version}
     Runner(_bundle(), platform, on_task=_say).run("deployment", parameters)
     return 0
 
@@ -222,6 +254,7 @@ _COMMANDS = {
     "lifecycle": _lifecycle,
     "status": _status,
     "approve": _approve,
+    "reject": _reject,
     "rollback": _rollback,
     "ui": _ui,
 }

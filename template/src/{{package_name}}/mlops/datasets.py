@@ -45,6 +45,17 @@ def observations(platform: Platform, since: datetime, until: datetime) -> DataFr
     return platform.read(OBSERVATIONS).where((asked > since) & (asked <= until))
 
 
+def require_fresh(platform: Platform, as_of: datetime) -> None:
+    """Raise LookupError when the observations end more than a scoring window before `as_of`."""
+    known = platform.span(OBSERVATIONS, "predict_at")
+    if known is None or known[1] < as_of - PROBLEM.scoring_window:
+        ends = f"end at {known[1]:%Y-%m-%d %H:%M}" if known else "have not been written"
+        raise LookupError(
+            f"The observations {ends}, long before {as_of:%Y-%m-%d %H:%M}. Fix: run the features "
+            "job up to then, and look why it has not run."
+        )
+
+
 def labels(platform: Platform, as_of: datetime) -> DataFrame:
     """Labels that were known at `as_of`: the entity key, `label`, `known_at`."""
     sources = {name: platform.read(name) for name in PROBLEM.label_sources}

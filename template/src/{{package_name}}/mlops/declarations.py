@@ -103,6 +103,37 @@ class CheckResult:
     value: float | None = None
     threshold: float | None = None
     baseline: float | None = None
+    slice: str | None = None
+    seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What a version must meet before it may become the champion, beside `thresholds`.
+
+    The version has to be better than the champion with `confidence`: of versions that are no
+    better, a share of 1 - `confidence` gets through. No slice of the features in `slices` with
+    at least `min_slice_rows` rows may be worse by more than `slice_margin` (in the metric's
+    unit). A model that has gone more than `implausible` of the way from a constant to a perfect
+    one is taken for a leak. Costs are those of acting on a classifier, in any unit.
+    """
+
+    confidence: float = 0.95
+    slices: tuple[str, ...] = ()
+    slice_margin: float = 0.05
+    min_slice_rows: int = 300
+    implausible: float = 0.95
+    forbidden_features: tuple[str, ...] = ()
+    max_calibration_error: float = 0.1
+    calibration_margin: float = 0.02  # how much worse than a champion that is off, too
+    cost_of_false_alarm: float = 1.0
+    cost_of_miss: float = 3.0
+    max_latency_ms: float = 250.0
+    min_rows_per_second: float = 1000.0
+    max_memory_mb: float = 1000.0
+    max_size_mb: float = 200.0
+    patience: float = 120.0  # seconds for all measurements of a version in its own process
+    self_approval: bool = True  # whether who has trained a version may sign it off
 
 
 @dataclass(frozen=True)
@@ -110,7 +141,8 @@ class EvaluationData:
     """What a check sees: held-out later rows that neither model was trained on.
 
     `features` (n rows), `label` (n), `prediction` (n; a probability for a classifier) of the
-    version under test, and `champion` (n, or None when there is no champion yet).
+    version under test, and `champion`: its predictions of the rows that it was not trained on
+    either, or None when there is no champion yet.
     """
 
     features: pd.DataFrame
@@ -148,6 +180,8 @@ class Problem:
     replay_start: date
     replay_end: date
     retraining: Retraining = field(default_factory=Retraining)
+    gate: Gate = field(default_factory=Gate)
+    intended_use: str = ""
 
     @property
     def features(self) -> list[Column]:

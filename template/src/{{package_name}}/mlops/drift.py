@@ -33,7 +33,10 @@ def profile(values: pd.Series) -> Profile:
     """Profile a reference sample: deciles for numbers, the most frequent values for the rest."""
     missing = float(values.isna().mean())
     present = values.dropna()
-    if pd.api.types.is_numeric_dtype(values):
+    number = pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
+    if number and present.empty:
+        return {"edges": [], "categories": None, "shares": [0.0, missing]}
+    if number:
         edges = np.unique(np.quantile(present, np.linspace(0, 1, BINS + 1)[1:-1])).tolist()
         counts = np.bincount(np.searchsorted(edges, present, side="left"), minlength=len(edges) + 1)
         shares = (counts / max(len(values), 1)).tolist()
@@ -78,7 +81,7 @@ def counts(frame: pd.DataFrame, profiles: Mapping[str, Profile]) -> dict[str, np
             index[np.isnan(numbers)] = size - 1
         else:
             places = {name: place for place, name in enumerate(reference["categories"] or [])}
-            index = values.astype(object).map(places).fillna(size - 2).to_numpy(dtype=int)
+            index = values.astype(object).astype(str).map(places).fillna(size - 2).to_numpy(dtype=int)
             index[values.isna().to_numpy()] = size - 1
         found[name] = np.bincount(index, minlength=size)
     return found

@@ -14,9 +14,15 @@ from .platform import Platform
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
+    from mlflow.exceptions import MlflowException
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous_champion"
 SHADOW = "shadow"  # scored beside the champion and only recorded
+
+
+def _is_absent(error: MlflowException) -> bool:
+    codes = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND")
+    return error.error_code in codes and "not found" in str(error).lower()
 
 
 class Registry:
@@ -36,8 +42,7 @@ class Registry:
         try:
             return str(self.client.get_model_version_by_alias(self.model, alias).version)
         except MlflowException as error:
-            absent = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND")
-            if error.error_code in absent and "not found" in str(error).lower():
+            if _is_absent(error):
                 return None
             raise
 
@@ -82,7 +87,14 @@ class Registry:
 
     def aliases(self) -> dict[str, str]:
         """Each alias with its version."""
-        found = self.client.get_registered_model(self.model).aliases
+        from mlflow.exceptions import MlflowException
+
+        try:
+            found = self.client.get_registered_model(self.model).aliases
+        except MlflowException as error:
+            if _is_absent(error):
+                return {}
+            raise
         return {alias: str(version) for alias, version in found.items()}
 
     def find(self, tags: Mapping[str, str]) -> str | None:
@@ -90,7 +102,9 @@ class Registry:
         wanted = tags.items()
         return next((v for v in self.versions() if wanted <= self.get(v).tags.items()), None)
 
-    def register(self, source: str, run_id: str, tags: Mapping[str, str]) -> str:
+    def register(
+        self, source: str, run_id: str, tags: Mapping[str, str], description: str = ""
+    ) -> str:
         """Register a logged model, with all its tags, in one step; return the version."""
         from mlflow.exceptions import MlflowException
 
@@ -99,7 +113,9 @@ class Registry:
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-        created = self.client.create_model_version(self.model, source, run_id, tags=dict(tags))
+        created = self.client.create_model_version(
+            self.model, source, run_id, tags=dict(tags), description=description or None
+        )
         return str(created.version)
 
     def announce(self, version: str) -> None:

@@ -50,30 +50,37 @@ VALIDATION_RESULTS = Table(
     "validation_results",
     "One row a check of a model version",
     (
+        Column("model", "string", "Name of the registered model"),
         Column("model_version", "string", "Version of the registered model"),
         Column("check", "string", "Name of the check"),
-        Column("kind", "string", "compliance, quality, behaviour, slice or infrastructure"),
+        Column("kind", "string", "compliance, quality, slice, business, infrastructure, ..."),
+        Column("slice", "string", "The slice that the value was measured on; null: all rows"),
         Column("value", "double", "What was measured"),
         Column("threshold", "double", "What was demanded"),
         Column("baseline", "double", "The same measure of the champion or of a naive model"),
         Column("passed", "boolean", "Whether the check passed"),
         Column("reason", "string", "The result in words"),
         Column("as_of", "timestamp", "Data time of the model version"),
+        Column("run_id", "string", "MLflow run that trained the version"),
+        Column("seconds", "double", "How long the check took"),
     ),
-    ("model_version", "check"),
+    ("model", "model_version", "check"),
 )
 
 DEPLOYMENTS = Table(
     "deployments",
     "Every decision on a model version",
     (
+        Column("model", "string", "Name of the registered model"),
         Column("model_version", "string", "Version of the registered model"),
         Column("decision", "string", "promoted, refused or rolled_back"),
         Column("reason", "string", "Why"),
         Column("previous_champion", "string", "The version that was champion before"),
         Column("as_of", "timestamp", "Data time of the model version"),
+        Column("decided_by", "string", "Who signed the version off or rejected it; null: nobody"),
+        Column("comment", "string", "What that person said"),
     ),
-    ("model_version", "decision"),
+    ("model", "model_version", "decision"),
 )
 
 DRIFT_METRICS = Table(

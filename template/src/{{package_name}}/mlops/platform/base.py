@@ -127,6 +127,10 @@ class Platform(ABC):
         """Add `prediction` (double) by the model to each row; `features` are its inputs."""
 
     @abstractmethod
+    def user(self) -> str:
+        """Who runs this process."""
+
+    @abstractmethod
     def announce(self, model: str, version: str) -> None:
         """Tell the platform that a version awaits deployment."""
 

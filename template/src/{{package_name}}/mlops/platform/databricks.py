@@ -108,6 +108,11 @@ class DatabricksPlatform(Platform):
         inputs = F.struct(*features)
         return rows.withColumn("prediction", F.element_at(predict(inputs), -1))
 
+    def user(self) -> str:
+        """Ask the session."""
+        row = self.spark.sql("SELECT current_user() AS name").first()
+        return str(row["name"]) if row else "unknown"
+
     def announce(self, model: str, version: str) -> None:
         """Do nothing: the deployment job attached to the model starts by itself."""
 

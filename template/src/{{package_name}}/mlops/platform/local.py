@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import logging
 import os
@@ -165,6 +166,10 @@ class LocalPlatform(Platform):
         schema = StructType([*rows.schema.fields, StructField("prediction", DoubleType())])
         scored = frame.assign(prediction=answer)
         return self.spark.createDataFrame(scored, schema)
+
+    def user(self) -> str:
+        """Ask the operating system."""
+        return getpass.getuser()
 
     def announce(self, model: str, version: str) -> None:
         """Remember the version; the job runner starts the deployment job for it."""

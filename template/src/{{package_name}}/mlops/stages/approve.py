@@ -14,11 +14,11 @@ def run(
     """Pass when the version is approved, or has failed its checks and will be refused anyway."""
     if approval not in ("automatic", "manual"):
         raise ValueError(f"--approval={approval!r} is unknown. Fix: say automatic or manual.")
-    if approval == "automatic" or decision_on(platform, model_version) is not None:
-        return None
-    if objections(platform, model_version):
-        return None
     registry = Registry(platform, model_name)
+    if approval == "automatic" or decision_on(platform, registry, model_version) is not None:
+        return None
+    if objections(platform, registry, model_version):
+        return None
     if registry.get(model_version).tags.get(APPROVAL_TAG, "").lower() != APPROVED:
         package = __package__.split(".")[0]
         raise ApprovalRequiredError(

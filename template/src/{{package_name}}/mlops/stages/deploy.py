@@ -10,11 +10,11 @@ from . import TaskValues, entry_point
 
 def run(platform: Platform, *, model_name: str, model_version: str) -> TaskValues:
     """Promote the version when every expected check is there and passed, else refuse it."""
-    decided = decision_on(platform, model_version)
+    registry = Registry(platform, model_name)
+    decided = decision_on(platform, registry, model_version)
     if decided is not None:
         return {"decision": decided}
-    registry = Registry(platform, model_name)
-    against = objections(platform, model_version)
+    against = objections(platform, registry, model_version)
     if against:
         refuse(platform, registry, model_version, "; ".join(against))
         return {"decision": "refused"}

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+import pandas as pd
 from pyspark.sql import functions as F
 
 from ...problem import PROBLEM
@@ -36,10 +37,18 @@ def run(platform: Platform, *, as_of: datetime, since: datetime | None = None) -
     if champion is None:
         raise LookupError(f"{registry.model} has no champion to watch. Fix: run training first.")
     since = since or as_of - PROBLEM.monitoring_window
+    decided = _decided(platform, since, as_of)
+    if decided is not None:
+        return decided
     made = F.col("predict_at")
     rows = platform.read(PREDICTIONS.name).where((made > since) & (made <= as_of))
     drift = _drift(registry, champion, rows)
-    performance = _performance(platform, rows, as_of)
+    performance = _performance(platform, registry, rows, as_of)
+    if not performance and not drift:
+        raise LookupError(
+            f"There is no prediction between {since:%Y-%m-%d} and {as_of:%Y-%m-%d} to watch. Fix: "
+            "run the scoring job for that time, and look why it has not run."
+        )
     rules = PROBLEM.retraining
     drifted = sorted(name for name, value in drift.items() if value > rules.psi)
     decay = next((p.decay for p in performance if p.key == (champion, "champion")), None)
@@ -70,6 +79,22 @@ def run(platform: Platform, *, as_of: datetime, since: datetime | None = None) -
     for table, found in evidence:
         platform.record(table, found)
     return {"retrain": str(retrain).lower(), "reason": reason}
+
+
+def _decided(platform: Platform, since: datetime, as_of: datetime) -> TaskValues:
+    """What was decided for this window. It stands: the champion may be another one by now.
+
+    The decision is written last, so a window without one is measured again.
+    """
+    if not platform.exists(RETRAINING_DECISIONS.name):
+        return None
+    rows = platform.frame(RETRAINING_DECISIONS.name)
+    start, end = (pd.Timestamp(time).tz_convert(None) for time in (since, as_of))
+    rows = rows[(rows["window_start"] == start) & (rows["window_end"] == end)]
+    if rows.empty:
+        return None
+    row = rows.iloc[0]
+    return {"retrain": str(bool(row["retrain"])).lower(), "reason": str(row["reason"])}
 
 
 @dataclass(frozen=True)
@@ -103,12 +128,14 @@ def _drift(registry: Registry, champion: str, rows: DataFrame) -> dict[str, floa
     }
 
 
-def _performance(platform: Platform, rows: DataFrame, as_of: datetime) -> list[Performance]:
+def _performance(
+    platform: Platform, registry: Registry, rows: DataFrame, as_of: datetime
+) -> list[Performance]:
     """The metric of each version and role, on the rows whose label is known."""
     known = labels(platform, as_of).withColumnRenamed(PROBLEM.entity_key, "entity")
     columns = ("model_version", "role", "prediction", "label")
     frame = rows.join(known, "entity").select(*columns).toPandas()
-    results = platform.frame(VALIDATION_RESULTS.name, check="threshold")
+    results = platform.frame(VALIDATION_RESULTS.name, model=registry.model, check="threshold")
     at_validation = dict(zip(results["model_version"], results["value"], strict=True))
     found = []
     for (version, role), part in frame.groupby(["model_version", "role"]):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pyspark.sql import functions as F
 
 from ...problem import PROBLEM
-from ..datasets import observations
+from ..datasets import observations, require_fresh
 from ..platform import Platform
 from ..registry import CHAMPION, SHADOW, Registry
 from ..tables import PREDICTIONS
@@ -32,6 +32,7 @@ def run(platform: Platform, *, as_of: datetime, since: datetime | None = None) -
             "training job; its version becomes champion when it passes the deployment job."
         )
     since = since or as_of - PROBLEM.scoring_window
+    require_fresh(platform, as_of)
     rows = observations(platform, since, as_of)
     scored = _predictions(platform, registry, rows, champion, "champion", since, as_of)
     if shadow is not None and shadow != champion:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from ... import model as team_model
 from ... import problem as team_problem
 from ...problem import PROBLEM
-from ..datasets import labelled
+from ..datasets import OBSERVATIONS, labelled, require_fresh
+from ..decisions import decision_on
 from ..drift import profile
 from ..metrics import score
 from ..platform import Platform
@@ -45,6 +46,8 @@ def run(
     found = registry.find(identity)
     if found is None:
         found = _train(platform, registry, as_of, experiment, reason, git_commit, identity)
+    if decision_on(platform, registry, found) is None:
+        registry.point(CHALLENGER, found)
     registry.announce(found)
     return {"model_name": registry.model, "model_version": found}
 
@@ -62,6 +65,10 @@ def _train(
     from mlflow.models import infer_signature
 
     since, until = as_of - PROBLEM.training_window, as_of - PROBLEM.holdout
+    require_fresh(platform, as_of)
+    read = [table.name for table in PROBLEM.feature_tables]
+    read += [OBSERVATIONS, *PROBLEM.label_sources]
+    versions = {name: platform.version(name) for name in read}  # before they are read: no newer
     frame = labelled(platform, since, until, as_of)
     if len(frame) < MIN_ROWS:
         raise ValueError(
@@ -70,11 +77,10 @@ def _train(
             "training_window in problem.py."
         )
     features, label = frame[PROBLEM.feature_names], frame["label"]
-    tables = [table.name for table in PROBLEM.feature_tables]
-    versions = {name: platform.version(name) for name in (*tables, *PROBLEM.label_sources)}
     tags = identity | {
         "reason": reason,
         "git_commit": git_commit,
+        "author": platform.user(),
         "trained_from": since.isoformat(),
         "trained_until": until.isoformat(),
         "table_versions": json.dumps(versions, sort_keys=True),
@@ -94,14 +100,16 @@ def _train(
             name="model",
             signature=infer_signature(features.head(1000), answer),
             input_example=example,
-            pip_requirements=_requirements(),
+            pip_requirements=frozen_requirements(),
             pyfunc_predict_fn="predict_proba" if classifier else "predict",
             serialization_format="cloudpickle",
         )
         run_id = training_run.info.run_id
-    created = registry.register(logged.model_uri, run_id, tags)
-    registry.point(CHALLENGER, created)
-    return created
+    description = (
+        f"{PROBLEM.description}. Trained on {len(frame):,} rows from {since:%Y-%m-%d} to "
+        f"{until:%Y-%m-%d}, because: {reason}."
+    )
+    return registry.register(logged.model_uri, run_id, tags, description)
 
 
 def _tune(features: pd.DataFrame, label: pd.Series) -> dict[str, Any]:
@@ -142,7 +150,7 @@ def code_digest() -> str:
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 
-def _requirements() -> list[str]:
+def frozen_requirements() -> list[str]:
     """The exact versions a server needs to load the model."""
     needed = ("mlflow", "scikit-learn", "pandas", "numpy", "cloudpickle")
     return [f"{name}=={version(name)}" for name in needed]
