@@ -81,7 +81,8 @@ def counts(frame: pd.DataFrame, profiles: Mapping[str, Profile]) -> dict[str, np
             index[np.isnan(numbers)] = size - 1
         else:
             places = {name: place for place, name in enumerate(reference["categories"] or [])}
-            index = values.astype(object).astype(str).map(places).fillna(size - 2).to_numpy(dtype=int)
+            found_at = values.astype(object).astype(str).map(places)
+            index = found_at.fillna(size - 2).to_numpy(dtype=int)
             index[values.isna().to_numpy()] = size - 1
         found[name] = np.bincount(index, minlength=size)
     return found
