@@ -17,6 +17,7 @@ import yaml
 from .bundle import Bundle, BundleError, load
 from .jobs import JobFailed, JobRefused, Runner, TaskEvent
 from .jobs import check as check_jobs
+from .resource_check import check_resources
 
 if TYPE_CHECKING:
     from .platform.local import LocalPlatform
@@ -34,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return commands.add_parser(name, help=text, description=text)
 
     command("setup", "Get what local runs need: Java, Delta's jars, a quick start for Spark")
-    command("check", "Check the wiring of every job for every target")
+    command("check", "Check the bundle for every target: jobs, storage, dashboards, alerts")
     run = command("run", "Run a job of resources/ on this machine")
     run.add_argument("job")
     run.add_argument("parameters", nargs="*", metavar="name=value", help="job parameters")
@@ -98,13 +99,16 @@ def _setup(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
+    from ..problem import PROBLEM
+
     text = yaml.safe_load(Path("databricks.yml").read_text())
     problems = 0
     for target in text["targets"]:
-        for problem in check_jobs(load(Path.cwd(), target)):
+        bundle = load(Path.cwd(), target)
+        for problem in [*check_jobs(bundle), *check_resources(bundle, PROBLEM.name)]:
             print(f"[{target}] {problem}")
             problems += 1
-    print(f"{problems} problems in the jobs of {len(text['targets'])} targets")
+    print(f"{problems} problems in the bundle for {len(text['targets'])} targets")
     return 1 if problems else 0
 
 
