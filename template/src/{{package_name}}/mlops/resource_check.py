@@ -59,11 +59,10 @@ def _target(bundle: Bundle) -> Iterator[Problem]:
             fix = "set workspace.root_path to a folder of the service principal that deploys"
             yield bundle.problem(("target",), message, fix)
         for index, permission in enumerate(permissions):
-            if isinstance(permission, dict) and permission.get("level") == "CAN_MANAGE":
-                if permission.get("group_name") == "users":
-                    at: Where = ("permissions", index)
-                    message = f"everyone may change what target `{bundle.target}` deploys"
-                    yield bundle.problem(at, message, "give `users` CAN_VIEW")
+            everyone = {"group_name": "users", "level": "CAN_MANAGE"}
+            if isinstance(permission, dict) and everyone.items() <= permission.items():
+                message = f"everyone may change what target `{bundle.target}` deploys"
+                yield bundle.problem(("permissions", index), message, "give `users` CAN_VIEW")
     if text(root_path).startswith("/Workspace/Shared/"):
         message = "everyone may write to /Workspace/Shared, so `bundle validate --strict` fails"
         fix = "use a folder of the service principal that deploys, below /Workspace/Users"
@@ -74,7 +73,7 @@ def _model(bundle: Bundle, model: str | None) -> Iterator[Problem]:
     names = {key: m.get("name") for key, m in _maps(bundle, "registered_models")}
     if model and names and model not in names.values():
         key = next(iter(names))
-        message = f"registered model `{key}` is called `{names[key]}`, and problem.py says `{model}`"
+        message = f"registered model `{key}` is called `{names[key]}`, in problem.py `{model}`"
         at: Where = ("resources", "registered_models", key, "name")
         yield bundle.problem(at, message, f"set variable `model` to `{model}`")
 
@@ -109,8 +108,8 @@ def _parent(
     bundle: Bundle, where: Where, resource: dict[str, Any], field: str
 ) -> Iterator[Problem]:
     """What is inside a schema of this bundle follows its name, prefixes included."""
-    written = bundle.written(( *where, field))
-    own = [key for key, schema in _maps(bundle, "schemas") if schema.get("name") == resource.get(field)]
+    written, name = bundle.written((*where, field)), resource.get(field)
+    own = [key for key, schema in _maps(bundle, "schemas") if schema.get("name") == name]
     if own and not re.search(r"\$\{resources\.schemas\.", written):
         message = f"{where[1]}.{where[2]}: `{written}` misses the prefix that the schema gets in "
         message += "development"
@@ -150,44 +149,41 @@ def check_dashboard(path: Path, root: Path) -> Iterator[Problem]:
     """Check that the widgets of a dashboard show what its datasets have."""
     lines = path.read_text(encoding="utf-8").splitlines()
     file = path.resolve().relative_to(root.resolve()).as_posix()
-
-    def problem(near: str, message: str, fix: str) -> Problem:
-        line = next((n for n, written in enumerate(lines, 1) if near in written), 1)
-        return Problem(file, line, message, fix)
-
     try:
         content = json.loads("\n".join(lines))
         datasets = {d["name"]: "".join(d["queryLines"]) for d in content["datasets"]}
-        widgets = [
-            placed["widget"] for page in content["pages"] for placed in page["layout"]
-        ]
+        for page in content["pages"]:
+            for placed in page["layout"]:
+                for near, message, fix in _widget(placed["widget"], datasets):
+                    line = next((n for n, text in enumerate(lines, 1) if near in text), 1)
+                    yield Problem(file, line, message, fix)
     except ValueError as error:
         line = getattr(error, "lineno", 1)
         yield Problem(file, line, f"cannot be read: {error}", "export the dashboard again")
-        return
     except (KeyError, TypeError) as error:
         yield Problem(file, 1, f"is no dashboard: {error} is missing", "export it again")
-        return
-    for widget in widgets:
-        near = f'"name": "{widget.get("name")}"'
-        known: set[str] = set()
-        for query in widget.get("queries", []):
-            dataset = query["query"]["datasetName"]
-            if dataset not in datasets:
-                message = f"widget `{widget['name']}` reads dataset `{dataset}`, which is not there"
-                yield problem(f'"datasetName": "{dataset}"', message, suggest(dataset, datasets))
-                continue
-            for shown in query["query"]["fields"]:
-                known.add(shown["name"])
-                for column in re.findall(r"`([^`]+)`", shown["expression"]):
-                    if column != "*" and not re.search(rf"\b{re.escape(column)}\b", datasets[dataset]):
-                        message = f"widget `{widget['name']}`: dataset `{dataset}` has no `{column}`"
-                        fix = f"select it in the query of `{dataset}`"
-                        yield problem(shown["expression"], message, fix)
-        for name in _field_names(widget.get("spec", {}).get("encodings", {})):
-            if name not in known:
-                message = f"widget `{widget.get('name')}` shows `{name}`, which it does not query"
-                yield problem(near, message, suggest(name, known))
+
+
+def _widget(widget: dict[str, Any], datasets: dict[str, str]) -> Iterator[tuple[str, str, str]]:
+    """The mistakes of a widget: a text of the line to point at, what is wrong, the fix."""
+    name = widget["name"]
+    shown: set[str] = set()
+    for query in (query["query"] for query in widget.get("queries", [])):
+        dataset = query["datasetName"]
+        if dataset not in datasets:
+            message = f"widget `{name}` reads dataset `{dataset}`, which is not there"
+            yield f'"datasetName": "{dataset}"', message, suggest(dataset, datasets)
+            return
+        for field in query["fields"]:
+            shown.add(field["name"])
+            for column in re.findall(r"`([^`*]+)`", field["expression"]):
+                if not re.search(rf"\b{re.escape(column)}\b", datasets[dataset]):
+                    message = f"widget `{name}`: dataset `{dataset}` has no column `{column}`"
+                    yield f"`{column}`", message, f"select it in the query of `{dataset}`"
+    for field_name in _field_names(widget.get("spec", {}).get("encodings", {})):
+        if field_name not in shown:
+            message = f"widget `{name}` shows `{field_name}`, which it does not query"
+            yield f'"fieldName": "{field_name}"', message, suggest(field_name, shown)
 
 
 def _field_names(value: Any) -> Iterator[str]:
