@@ -184,7 +184,7 @@ def test_queries_read_columns_that_stages_write(case: str, project: Project) -> 
     }
     alerts = bundle.resources["alerts"]
     dashboard = json.loads((project.root / "dashboards/evidence.lvdash.json").read_text("utf-8"))
-    queries = {key: alert["query_text"] for key, alert in alerts.items()}
+    queries = {f"alert {key}": alert["query_text"] for key, alert in alerts.items()}
     queries |= {d["name"]: "".join(d["queryLines"]) for d in dashboard["datasets"]}
     columns = {}
     for name, query in queries.items():
@@ -197,7 +197,7 @@ def test_queries_read_columns_that_stages_write(case: str, project: Project) -> 
         )
         columns[name] = parsed.named_selects
     for key, alert in alerts.items():
-        assert columns[key] == [alert["evaluation"]["source"]["name"]]
+        assert columns[f"alert {key}"] == [alert["evaluation"]["source"]["name"]]
     for page in dashboard["pages"]:
         for placed in page["layout"]:
             for query in placed["widget"]["queries"]:
