@@ -47,6 +47,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     approve.add_argument("version")
     command("rollback", "Make the previous champion the champion again")
     command("ui", "Open the local MLflow server")
+    after = command(
+        "after-deploy", "Do what a bundle cannot: evidence tables, deployment job, grants"
+    )
+    after.add_argument(
+        "--summary",
+        metavar="FILE",
+        default="-",
+        help="output of `databricks bundle summary -o json`; - (the default) reads it from a pipe",
+    )
+    after.add_argument("--warehouse-id", help="SQL warehouse (default: the dashboard's)")
+    after.add_argument(
+        "--grant",
+        metavar="PRINCIPAL",
+        action="append",
+        default=[],
+        help="a user, group or application ID that trains and deploys too; may be repeated",
+    )
     options = parser.parse_args(argv)
     try:
         return _COMMANDS[options.command](options)
@@ -219,6 +236,15 @@ def _ui(options: argparse.Namespace) -> int:
     return subprocess.run(command, check=False).returncode
 
 
+def _after_deploy(options: argparse.Namespace) -> int:
+    from .after_deploy import Deployment, run
+
+    piped = options.summary == "-"
+    summary = sys.stdin.read() if piped else Path(options.summary).read_text(encoding="utf-8")
+    wanted = Deployment.of_summary(summary, options.warehouse_id, options.grant)
+    return 0 if run(wanted, say=lambda line: print(line, flush=True)) else 1
+
+
 _COMMANDS = {
     "setup": _setup,
     "check": _check,
@@ -228,4 +254,5 @@ _COMMANDS = {
     "approve": _approve,
     "rollback": _rollback,
     "ui": _ui,
+    "after-deploy": _after_deploy,
 }

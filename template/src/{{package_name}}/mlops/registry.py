@@ -36,8 +36,10 @@ class Registry:
         try:
             return str(self.client.get_model_version_by_alias(self.model, alias).version)
         except MlflowException as error:
-            absent = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND")
-            if error.error_code in absent and "not found" in str(error).lower():
+            # Unity Catalog has codes of its own for it, SQLite says so in the text.
+            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND"):
+                return None
+            if error.error_code == "INVALID_PARAMETER_VALUE" and "not found" in str(error).lower():
                 return None
             raise
 
