@@ -30,10 +30,10 @@ _MESSAGES = {
     ("GET", "model-versions/get"): messages.GetModelVersionRequest,
     ("POST", "model-versions/set-tag"): messages.SetModelVersionTagRequest,
 }
-_STATEMENT_FIELDS = frozenset(
-    "statement warehouse_id wait_timeout on_wait_timeout catalog schema parameters row_limit "
-    "byte_limit disposition format".split()
-)
+_STATEMENT_FIELDS = {
+    *("statement", "warehouse_id", "wait_timeout", "on_wait_timeout", "catalog", "schema"),
+    *("parameters", "row_limit", "byte_limit", "disposition", "format"),
+}
 
 
 class Refused(Exception):  # noqa: N818
@@ -85,6 +85,8 @@ class Workspace:
                 raise Refused(failure[1], failure[2], "asked to fail")
         if path.startswith(_REGISTRY):
             return self._registry(method, path.removeprefix(_REGISTRY), body)
+        if path == "/.well-known/databricks-config":
+            return {}
         if (method, path) == ("GET", "/api/2.0/preview/scim/v2/Me"):
             return {"userName": self.user}
         table = re.fullmatch(r"/api/2.1/unity-catalog/tables/([^/]+)/exists", path)
@@ -167,7 +169,7 @@ class Workspace:
         return {"statement_id": number, "status": status, "result": {"data_array": rows}}
 
     def _run(self, statement: str) -> list[list[str]]:
-        created = re.match(r"CREATE TABLE IF NOT EXISTS (\S+) \(.+\) USING DELTA COMMENT", statement)
+        created = re.match(r"CREATE TABLE IF NOT EXISTS (\S+) \(.+\) USING DELTA", statement)
         if created:
             self.tables.add(created[1].replace("`", ""))
             return []

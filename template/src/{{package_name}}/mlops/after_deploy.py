@@ -1,14 +1,15 @@
-"""What a bundle cannot do, once it is deployed. Run it after each deployment: it changes what differs.
+"""What a bundle cannot do, once it is deployed. Run it after each deployment.
 
 In this order, so that a first deployment into an empty catalog works in one go:
 
 1. the evidence tables, which the dashboard and the alerts read, are created empty;
 2. the deployment job is attached to the registered model, so that each new version starts it;
-3. principals that run jobs without owning the schema get what jobs need. (Grants of a bundle know no
-   CREATE MODEL VERSION, hence by SQL.)
+3. principals that run jobs without owning the schema get what jobs need. (Grants of a bundle know
+   no CREATE MODEL VERSION, hence by SQL.)
 
-Every step looks first, and may be repeated. A step that fails for a passing reason (429, 5xx, a lost
-connection) is tried again with growing pauses; then the report says what was done and what was not.
+Every step looks first and changes only what differs. One that fails for a passing reason (429, 5xx,
+a lost connection) is tried again with growing pauses; then the report says what was done and what
+was not.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ import json
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from .tables import EVIDENCE, create_table_sql
+from .tables import EVIDENCE, Table, create_table_sql
 
 if TYPE_CHECKING:
     from databricks.sdk import WorkspaceClient
@@ -119,8 +121,8 @@ def _resource(summary: Any, kind: str, key: str) -> dict[str, Any]:
         found = None
     if not isinstance(found, dict):
         raise ValueError(
-            f"the summary has no resources.{kind}.{key}. Fix: pass the output of `databricks bundle "
-            "summary -o json` of this project's bundle."
+            f"the summary has no resources.{kind}.{key}. Fix: pass what `databricks bundle summary "
+            "-o json` prints for this project."
         )
     return found
 
@@ -145,12 +147,11 @@ def run(
 
         workspace = WorkspaceClient()
     steps: dict[str, Callable[[], bool]] = {
-        f"table {table.name}": lambda table=table: _table(workspace, deployment, table)
-        for table in EVIDENCE
+        f"table {table.name}": partial(_table, workspace, deployment, table) for table in EVIDENCE
     }
-    steps[f"deployment job of {deployment.model_name}"] = lambda: _attach(deployment)
+    steps[f"deployment job of {deployment.model_name}"] = partial(_attach, deployment)
     for principal in deployment.principals:
-        steps[f"grants of {principal}"] = lambda p=principal: _grant(workspace, deployment, p)
+        steps[f"grants of {principal}"] = partial(_grant, workspace, deployment, principal)
     failed = 0
     for name, step in steps.items():
         try:
@@ -182,7 +183,7 @@ def _passes(error: Exception) -> bool:
     return isinstance(error, ConnectionError | TimeoutError) or code in _PASSING
 
 
-def _table(workspace: WorkspaceClient, deployment: Deployment, table: Any) -> bool:
+def _table(workspace: WorkspaceClient, deployment: Deployment, table: Table) -> bool:
     name = f"{deployment.catalog}.{deployment.schema}.{table.name}"
     if workspace.tables.exists(name).table_exists:
         return False
