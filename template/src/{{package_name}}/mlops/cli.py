@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .registry import Registry
 
 REPORTS = Path("reports")
+ACCOUNTS = "https://accounts.azuredatabricks.net"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -64,6 +65,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         default=[],
         help="a user, group or application ID that trains and deploys too; may be repeated",
     )
+    admin = command("admin-setup", "For a platform admin: make an environment ready, once")
+    admin.add_argument("target", help="staging, prod or another target of databricks.yml")
+    admin.add_argument("--account-id", required=True, help="of the Databricks account")
+    admin.add_argument("--workspace-id", required=True, type=int, help="of the target's workspace")
+    admin.add_argument("--issuer", required=True, help="who signs the tokens of CI")
+    admin.add_argument("--subject", required=True, help="what a token of CI for the target says")
+    admin.add_argument("--audience", help="what the tokens are for (default: the account)")
+    admin.add_argument("--dry-run", action="store_true", help="look, and change nothing")
     options = parser.parse_args(argv)
     try:
         return _COMMANDS[options.command](options)
@@ -245,6 +254,28 @@ def _after_deploy(options: argparse.Namespace) -> int:
     return 0 if run(wanted, say=lambda line: print(line, flush=True)) else 1
 
 
+def _admin_setup(options: argparse.Namespace) -> int:
+    from databricks.sdk import AccountClient, WorkspaceClient
+
+    from .admin_setup import Environment, run
+
+    bundle = load(Path.cwd(), options.target)
+    wanted = Environment(
+        principal=f"{bundle.name}-{options.target}",
+        workspace_id=options.workspace_id,
+        catalog=str(bundle.resources["schemas"]["mlops"]["catalog_name"]),
+        issuer=options.issuer,
+        subject=options.subject,
+        audience=options.audience,
+    )
+    account = AccountClient(host=ACCOUNTS, account_id=options.account_id)
+    workspace = WorkspaceClient(host=str(bundle.settings["workspace"]["host"]))
+    who = run(wanted, account, workspace, lambda line: print(line, flush=True), options.dry_run)
+    if who:
+        print(f"application ID of {wanted.principal}: {who}")
+    return 0
+
+
 _COMMANDS = {
     "setup": _setup,
     "check": _check,
@@ -255,4 +286,5 @@ _COMMANDS = {
     "rollback": _rollback,
     "ui": _ui,
     "after-deploy": _after_deploy,
+    "admin-setup": _admin_setup,
 }
