@@ -203,7 +203,7 @@ def serve(workspace: Workspace) -> Iterator[Workspace]:
             self.end_headers()
             self.wfile.write(json.dumps(answer).encode())
 
-        do_GET = do_POST = do_PATCH = do_DELETE = _do  # noqa: N815
+        do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _do  # noqa: N815
 
         def log_message(self, format: str, *args: object) -> None:
             """Keep quiet."""
