@@ -60,7 +60,7 @@ class Workspace:
     grants: dict[str, set[str]] = field(default_factory=dict)
     calls: list[tuple[str, str, Mapping[str, Any]]] = field(default_factory=list)
     failures: list[tuple[str, int, str]] = field(default_factory=list)
-    """(part of a path, status, error code), each answered once, before anything else."""
+    """(part of "METHOD path", status, error code), each answered once, before anything else."""
     url: str = ""
     _statements: dict[str, list[list[str]]] = field(default_factory=dict)
 
@@ -80,7 +80,7 @@ class Workspace:
         """
         self.calls.append((method, path, body))
         for failure in self.failures:
-            if failure[0] in path:
+            if failure[0] in f"{method} {path}":
                 self.failures.remove(failure)
                 raise Refused(failure[1], failure[2], "asked to fail")
         if path.startswith(_REGISTRY):
