@@ -82,8 +82,8 @@ def test_refused_together(
     template: Path, tmp_path: Path, answers: dict[str, str], says: str
 ) -> None:
     data = [part for key, value in answers.items() for part in ("--data", f"{key}={value}")]
-    command = [sys.executable, "-m", "copier", "copy", "--defaults", *data, template, tmp_path / "p"]
-    done = subprocess.run(command, text=True, capture_output=True)
+    command = [sys.executable, "-m", "copier", "copy", "--defaults", *data, template]
+    done = subprocess.run([*command, tmp_path / "project"], text=True, capture_output=True)
     assert done.returncode != 0
     message = done.stderr.strip().splitlines()[-1]
     assert [*answers][-1] in message
