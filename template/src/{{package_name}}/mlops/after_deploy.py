@@ -15,6 +15,7 @@ was not.
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -65,6 +66,22 @@ class Deployment:
     job_id: str
     warehouse_id: str
     principals: tuple[str, ...] = ()
+    host: str = ""
+
+    def use_host(self) -> None:
+        """Have the clients of this process talk to the workspace that was deployed to.
+
+        Raises:
+            ValueError: DATABRICKS_HOST names another one.
+        """
+        given = os.environ.get("DATABRICKS_HOST", self.host)
+        if self.host and given.rstrip("/") != self.host.rstrip("/"):
+            raise ValueError(
+                f"DATABRICKS_HOST is {given}, and the summary is of {self.host}. Fix: unset it, or "
+                "pass the summary of the target that is deployed there."
+            )
+        if self.host:
+            os.environ["DATABRICKS_HOST"] = self.host
 
     @property
     def schema_name(self) -> str:
@@ -111,6 +128,7 @@ class Deployment:
             job_id=job_id,
             warehouse_id=str(warehouse),
             principals=tuple(others),
+            host=str((summary.get("workspace") or {}).get("host") or ""),
         )
 
 

@@ -251,6 +251,7 @@ def _after_deploy(options: argparse.Namespace) -> int:
     piped = options.summary == "-"
     summary = sys.stdin.read() if piped else Path(options.summary).read_text(encoding="utf-8")
     wanted = Deployment.of_summary(summary, options.warehouse_id, options.grant)
+    wanted.use_host()
     return 0 if run(wanted, say=lambda line: print(line, flush=True)) else 1
 
 
