@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import answers_of, render
 
+UUID = "11111111-2222-3333-4444-555555555555"
 REFUSED = [
     ("project_name", "", "at least one visible"),
     ("project_name", "   ", "at least one visible"),
@@ -42,6 +43,16 @@ REFUSED = [
     ("schema", "1st", "digit"),
     ("schema", "a`; DROP", "lower-case"),
     ("schema", "information_schema", "choose another"),
+    ("extra_dev_workspaces", "[berlin]", "a map of names"),
+    ("extra_dev_workspaces", "{Berlin: https://adb-1.1.azuredatabricks.net}", "lower-case"),
+    ("extra_dev_workspaces", "{berlin: adb-1.1.azuredatabricks.net}", "address of berlin"),
+    ("compute", "spark", "Invalid choice"),
+    ("features_refresh", "sometimes", "Invalid choice"),
+    ("warehouse", "  ", "at least one visible"),
+    ("warehouse", "${var.x}", "without"),
+    ("readers", "a`b", "name of a group"),
+    ("staging_principal", "ci-staging", "application ID"),
+    ("prod_principal", "1111", "application ID"),
     ("task", "clustering", "Invalid choice"),
     ("ci", "jenkins", "Invalid choice"),
 ]
@@ -56,6 +67,26 @@ def test_refused(template: Path, tmp_path: Path, field: str, answer: str, says: 
     assert not target.exists()
     message = done.stderr.strip().splitlines()[-1]
     assert field in message
+    assert says in message
+
+
+@pytest.mark.parametrize(
+    ("answers", "says"),
+    [
+        ({"features_refresh": "table_update", "source_tables": "[]"}, "at least one table"),
+        ({"features_refresh": "table_update", "source_tables": "[a.b]"}, "three parts"),
+        (dict.fromkeys(("staging_principal", "prod_principal"), UUID), "must differ"),
+    ],
+)
+def test_refused_together(
+    template: Path, tmp_path: Path, answers: dict[str, str], says: str
+) -> None:
+    data = [part for key, value in answers.items() for part in ("--data", f"{key}={value}")]
+    command = [sys.executable, "-m", "copier", "copy", "--defaults", *data, template]
+    done = subprocess.run([*command, tmp_path / "project"], text=True, capture_output=True)
+    assert done.returncode != 0
+    message = done.stderr.strip().splitlines()[-1]
+    assert [*answers][-1] in message
     assert says in message
 
 

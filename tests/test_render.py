@@ -48,6 +48,14 @@ CASES: dict[str, dict[str, Any]] = {
         "schema": "on",
         "ci": "both",
         "task": "regression",
+        "compute": "job_clusters",
+        "features_refresh": "table_update",
+        "source_tables": ["no.on.null"],
+        "extra_dev_workspaces": {"no": "https://adb-4444444444444444.4.azuredatabricks.net"},
+        "warehouse": HOSTILE_NAMES["emoji"],
+        "readers": """It's "quoted" \\ : # {{ x }}""",
+        "staging_principal": "00000000-0000-0000-0000-000000000000",
+        "prod_principal": "1e310000-0000-0000-0000-000000000000",
     },
 }
 # Expressions that the platform, not Copier, replaces.

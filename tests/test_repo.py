@@ -56,12 +56,6 @@ def test_pins_live_in_one_file() -> None:
                 assert not re.search(r'"[a-z][\w-]+(==|>=|~=)\d', line), f"{name}: {line}"
 
 
-def test_environment_of_jobs_is_the_pinned_one() -> None:
-    texts = [path.read_text("utf-8") for path in (ROOT / "template/resources").glob("*.yml")]
-    used = set(re.findall(r"environment_version: (\S+)", "".join(texts)))
-    assert used == {f'"{VERSIONS["databricks"]["environment"]}"'}
-
-
 def test_own_workflow_uses_the_pins() -> None:
     pins = {f"{pin['sha']} # {pin['tag']}" for pin in VERSIONS["actions"].values()}
     workflows = [path.read_text("utf-8") for path in (ROOT / ".github/workflows").iterdir()]

@@ -14,7 +14,7 @@ import re
 import subprocess
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,7 @@ _PRESETS = words(
     "artifacts_dynamic_version jobs_max_concurrent_runs name_prefix pipelines_development "
     "source_linked_deployment tags trigger_pause_status"
 )
+_SETTINGS = ("artifacts", "permissions", "presets", "run_as")
 _VARIABLE = words("default description lookup type")
 _RESOURCES = words(
     "alerts apps catalogs cluster_policies clusters dashboards database_catalogs "
@@ -75,8 +76,10 @@ _LATER = re.compile(
 class Bundle:
     """A bundle for one target: merged, with its references resolved.
 
-    `resources` maps type -> key -> definition, in plain dicts, lists and scalars; `places` maps
-    the way to each of their values to its file and line.
+    `resources` maps type -> key -> definition, in plain dicts, lists and scalars; `settings` holds
+    the other parts (workspace, presets, permissions, run_as, artifacts) and the target's mode.
+    `places` maps the way to each of their values to its file and line. `unresolved` holds the
+    resources as they are written.
     """
 
     root: Path
@@ -84,6 +87,15 @@ class Bundle:
     target: str
     resources: dict[str, dict[str, Any]]
     places: Mapping[Where, tuple[Path, int]]
+    settings: dict[str, Any] = field(default_factory=dict)
+    unresolved: dict[str, Any] = field(default_factory=dict)
+
+    def written(self, where: Where) -> str:
+        """Give a value of a resource as the file has it, references and all."""
+        value: Any = {"resources": self.unresolved}
+        for step in where:
+            value = value.get(step) if isinstance(value, dict) else None
+        return text(value)
 
     @property
     def jobs(self) -> dict[str, dict[str, Any]]:
@@ -146,13 +158,23 @@ def load(
     }
     resolver = _Resolver(Node(scope, tree.file, 1), problems)
     resolved = {part: resolver.resolve(node) for part, node in scope.items()}
-    presets = resolver.resolve(tree.get("presets") or _empty(tree))
-    _apply_pause_status(problems, chosen, presets, resolved["resources"].get("jobs"))
+    rest = {part: tree.get(part) or _empty(tree) for part in _SETTINGS}
+    settings = {part: resolver.resolve(node) for part, node in rest.items()}
+    settings["workspace"] = resolved["workspace"]
+    settings["mode"] = chosen.get("mode") or Node("", chosen.file, chosen.line)
+    resolver.resolve(chosen.get("git") or _empty(tree))
+    _apply_pause_status(problems, chosen, settings["presets"], resolved["resources"].get("jobs"))
     problems.stop_if_any()
-    places: dict[Where, tuple[Path, int]] = {(): (tree.file, 1)}
+    places: dict[Where, tuple[Path, int]] = {
+        (): (tree.file, 1),
+        ("target",): (chosen.file, chosen.line),
+    }
     resources = plain(resolved["resources"], ("resources",), places)
     by_kind = {kind: dict(found or {}) for kind, found in (resources or {}).items()}
-    return Bundle(root, text(resolved["bundle"].value["name"].value), name, by_kind, places)
+    others = {part: plain(node, (part,), places) for part, node in settings.items()}
+    bundle_name = text(resolved["bundle"].value["name"].value)
+    unresolved = plain(scope["resources"], ("resources",), {})
+    return Bundle(root, bundle_name, name, by_kind, places, others, unresolved or {})
 
 
 def _git(root: Path, near: Node) -> Node:

@@ -17,12 +17,14 @@ import yaml
 from .bundle import Bundle, BundleError, load
 from .jobs import JobFailed, JobRefused, Runner, TaskEvent
 from .jobs import check as check_jobs
+from .resource_check import check_resources
 
 if TYPE_CHECKING:
     from .platform.local import LocalPlatform
     from .registry import Registry
 
 REPORTS = Path("reports")
+ACCOUNTS = "https://accounts.azuredatabricks.net"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return commands.add_parser(name, help=text, description=text)
 
     command("setup", "Get what local runs need: Java, Delta's jars, a quick start for Spark")
-    command("check", "Check the wiring of every job for every target")
+    command("check", "Check the bundle for every target: jobs, storage, dashboards, alerts")
     run = command("run", "Run a job of resources/ on this machine")
     run.add_argument("job")
     run.add_argument("parameters", nargs="*", metavar="name=value", help="job parameters")
@@ -50,6 +52,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     reject.add_argument("--comment", required=True, help="why; kept with the decision")
     command("rollback", "Make the previous champion the champion again")
     command("ui", "Open the local MLflow server")
+    after = command(
+        "after-deploy", "Do what a bundle cannot: evidence tables, deployment job, grants"
+    )
+    after.add_argument(
+        "--summary",
+        metavar="FILE",
+        default="-",
+        help="output of `databricks bundle summary -o json`; - (the default) reads it from a pipe",
+    )
+    after.add_argument("--warehouse-id", help="SQL warehouse (default: the dashboard's)")
+    after.add_argument(
+        "--grant",
+        metavar="PRINCIPAL",
+        action="append",
+        default=[],
+        help="a user, group or application ID that trains and deploys too; may be repeated",
+    )
+    admin = command("admin-setup", "For a platform admin: make an environment ready, once")
+    admin.add_argument("target", help="staging, prod or another target of databricks.yml")
+    admin.add_argument("--account-id", required=True, help="of the Databricks account")
+    admin.add_argument("--workspace-id", required=True, type=int, help="of the target's workspace")
+    admin.add_argument("--issuer", required=True, help="who signs the tokens of CI")
+    admin.add_argument("--subject", required=True, help="what a token of CI for the target says")
+    admin.add_argument("--audience", help="what the tokens are for (default: the account)")
+    admin.add_argument("--dry-run", action="store_true", help="look, and change nothing")
     options = parser.parse_args(argv)
     try:
         _go_to_project()
@@ -118,13 +145,16 @@ def _setup(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
+    from ..problem import PROBLEM
+
     text = yaml.safe_load(Path("databricks.yml").read_text())
     problems = 0
     for target in text["targets"]:
-        for problem in check_jobs(load(Path.cwd(), target)):
+        bundle = load(Path.cwd(), target)
+        for problem in [*check_jobs(bundle), *check_resources(bundle, PROBLEM.name)]:
             print(f"[{target}] {problem}")
             problems += 1
-    print(f"{problems} problems in the jobs of {len(text['targets'])} targets")
+    print(f"{problems} problems in the bundle for {len(text['targets'])} targets")
     return 1 if problems else 0
 
 
@@ -247,6 +277,38 @@ def _ui(options: argparse.Namespace) -> int:
     return subprocess.run(command, check=False).returncode
 
 
+def _after_deploy(options: argparse.Namespace) -> int:
+    from .after_deploy import Deployment, run
+
+    piped = options.summary == "-"
+    summary = sys.stdin.read() if piped else Path(options.summary).read_text(encoding="utf-8")
+    wanted = Deployment.of_summary(summary, options.warehouse_id, options.grant)
+    wanted.use_host()
+    return 0 if run(wanted, say=lambda line: print(line, flush=True)) else 1
+
+
+def _admin_setup(options: argparse.Namespace) -> int:
+    from databricks.sdk import AccountClient, WorkspaceClient
+
+    from .admin_setup import Environment, run
+
+    bundle = load(Path.cwd(), options.target)
+    wanted = Environment(
+        principal=f"{bundle.name}-{options.target}",
+        workspace_id=options.workspace_id,
+        catalog=str(bundle.resources["schemas"]["mlops"]["catalog_name"]),
+        issuer=options.issuer,
+        subject=options.subject,
+        audience=options.audience,
+    )
+    account = AccountClient(host=ACCOUNTS, account_id=options.account_id)
+    workspace = WorkspaceClient(host=str(bundle.settings["workspace"]["host"]))
+    who = run(wanted, account, workspace, lambda line: print(line, flush=True), options.dry_run)
+    if who:
+        print(f"application ID of {wanted.principal}: {who}")
+    return 0
+
+
 _COMMANDS = {
     "setup": _setup,
     "check": _check,
@@ -257,4 +319,6 @@ _COMMANDS = {
     "reject": _reject,
     "rollback": _rollback,
     "ui": _ui,
+    "after-deploy": _after_deploy,
+    "admin-setup": _admin_setup,
 }

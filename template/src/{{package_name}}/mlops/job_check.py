@@ -7,7 +7,6 @@ permissions, compute); everything else is a problem, because here it would be sk
 
 from __future__ import annotations
 
-import importlib
 import importlib.metadata
 import json
 import logging
@@ -18,6 +17,7 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any, Protocol
 
+from .accepted import accepts, refused
 from .bundle import PAUSE_STATUSES, TRIGGERS, Bundle, Problem, Where, suggest, text
 from .cron import cron_mistake
 from .notebooks import NotebookError, read_notebook
@@ -161,21 +161,15 @@ def check(bundle: Bundle, entry_points: EntryPoints = wheel_entry_points) -> Fin
                 fix = "remove pause_status from the job (a written one beats presets and mode), "
                 fix += "and, but for mode: development, set presets.trigger_pause_status: PAUSED"
                 findings.append(bundle.problem(where, message, fix))
-    try:
-        from_dict = importlib.import_module("databricks.bundles.jobs").Job.from_dict
-    except ImportError:
+    accepted = accepts("jobs")
+    if accepted is None:
         note = "databricks-bundles is not installed, so the types and values of fields were not "
         note += "checked against Databricks' own classes; `make setup` installs it"
         findings.notes.append(note)
         _LOG.warning(note)  # also seen by who prints the problems only
         return findings
-    for key, job in bundle.jobs.items():
-        try:
-            from_dict(job)
-        except (TypeError, ValueError, AttributeError) as error:
-            message = f"Databricks does not accept job `{key}`: {error}"
-            fix = "correct the field that is named"
-            findings.append(bundle.problem(("resources", "jobs", key), message, fix))
+    for key in bundle.jobs:
+        findings += refused(bundle, "jobs", key, accepted)
     return findings
 
 

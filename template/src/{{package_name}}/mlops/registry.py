@@ -21,8 +21,10 @@ SHADOW = "shadow"  # scored beside the champion and only recorded
 
 
 def _is_absent(error: MlflowException) -> bool:
-    codes = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND")
-    return error.error_code in codes and "not found" in str(error).lower()
+    # Unity Catalog has codes of its own for it, SQLite says so in the text.
+    if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND"):
+        return True
+    return error.error_code == "INVALID_PARAMETER_VALUE" and "not found" in str(error).lower()
 
 
 class Registry:

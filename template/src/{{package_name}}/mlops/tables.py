@@ -5,6 +5,7 @@ Dashboards, alerts, reports and the retraining decision read these and nothing e
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from .declarations import Column
@@ -18,6 +19,13 @@ class Table:
     description: str
     columns: tuple[Column, ...]
     keys: tuple[str, ...]
+
+
+def create_table_sql(full_name: str, columns: Iterable[Column], description: str) -> str:
+    """The statement that creates a managed Delta table unless it is there."""
+    comment = description.replace("\\", "\\\\").replace("'", "\\'")
+    ddl = ", ".join(column.ddl for column in columns)
+    return f"CREATE TABLE IF NOT EXISTS {full_name} ({ddl}) USING DELTA COMMENT '{comment}'"
 
 
 QUARANTINE = Table(

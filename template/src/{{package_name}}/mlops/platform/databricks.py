@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from ..declarations import Column
-from ..tables import Table
+from ..tables import Table, create_table_sql
 from .base import Platform
 
 if TYPE_CHECKING:
@@ -65,12 +65,7 @@ class DatabricksPlatform(Platform):
 
     def create(self, table: str, columns: Iterable[Column], description: str) -> None:
         """Create a managed table."""
-        comment = description.replace("\\", "\\\\").replace("'", "\\'")
-        ddl = ", ".join(column.ddl for column in columns)
-        self.spark.sql(
-            f"CREATE TABLE IF NOT EXISTS {self.full_name(table)} ({ddl}) USING DELTA "
-            f"COMMENT '{comment}'"
-        )
+        self.spark.sql(create_table_sql(self.full_name(table), columns, description))
 
     def merge(self, table: str, rows: DataFrame, keys: Sequence[str]) -> None:
         """Run one MERGE."""
@@ -98,7 +93,11 @@ class DatabricksPlatform(Platform):
         mlflow.set_experiment(name)
 
     def score(self, rows: DataFrame, model_uri: str, features: Sequence[str]) -> DataFrame:
-        """Score on the cluster, one copy of the model a worker."""
+        """Score on the cluster, one copy of the model a worker.
+
+        A classifier answers with a column a class, of which the last is the label's probability; a
+        regressor with one column, which MLflow hands over as an array of one.
+        """
         import mlflow
         from pyspark.sql import functions as F
 

@@ -30,9 +30,15 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 
-def run(platform: Platform, *, as_of: datetime, since: datetime | None = None) -> TaskValues:
+def run(
+    platform: Platform,
+    *,
+    as_of: datetime,
+    model_name: str | None = None,
+    since: datetime | None = None,
+) -> TaskValues:
     """Watch the predictions made in (since, as_of], by default the last `monitoring_window`."""
-    registry = Registry(platform)
+    registry = Registry(platform, model_name)
     champion = registry.at(CHAMPION)
     if champion is None:
         raise LookupError(f"{registry.model} has no champion to watch. Fix: run training first.")

@@ -18,13 +18,19 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 
-def run(platform: Platform, *, as_of: datetime, since: datetime | None = None) -> TaskValues:
+def run(
+    platform: Platform,
+    *,
+    as_of: datetime,
+    model_name: str | None = None,
+    since: datetime | None = None,
+) -> TaskValues:
     """Score the predictions due in (since, as_of] that have not been made yet.
 
     The window is `scoring_window` of the problem unless `since` is given. A version under the
     alias `shadow` is scored on the same rows, and only recorded.
     """
-    registry = Registry(platform)
+    registry = Registry(platform, model_name)
     champion, shadow = registry.at(CHAMPION), registry.at(SHADOW)
     if champion is None:
         raise LookupError(

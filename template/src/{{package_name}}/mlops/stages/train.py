@@ -33,6 +33,7 @@ def run(
     *,
     as_of: datetime,
     experiment: str,
+    model_name: str | None = None,
     reason: str = "manual",
     git_commit: str = "unknown",
 ) -> TaskValues:
@@ -41,7 +42,7 @@ def run(
     The same code, configuration and `as_of` give the version that is already there, so that a
     run that was cut short can be repeated.
     """
-    registry = Registry(platform)
+    registry = Registry(platform, model_name)
     identity = {"as_of": as_of.isoformat(), "code": code_digest()}
     found = registry.find(identity)
     if found is None:
