@@ -285,7 +285,7 @@ class Workshop:
                 f"The template has no {recorded}, which {ANSWERS} names as this project's version."
                 f"\nIs it the right template? {answers['_src_path']}\n{MADE_BY_HAND}"
             )
-        text = yaml.safe_dump({**answers, "_src_path": str(template)}, allow_unicode=True)
+        text = yaml.safe_dump({**answers, "_src_path": f"git+{template.as_uri()}"}, allow_unicode=True)
         (where / ANSWERS).write_text(text, "utf-8")
         try:
             options = ("--quiet", "--defaults", "--overwrite", "--vcs-ref", recorded)
