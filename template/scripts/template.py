@@ -20,15 +20,17 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import copier
 import jinja2
 import packaging.version
 import pathspec
 import yaml
+from plumbum import ProcessExecutionError
 
 ANSWERS = ".copier-answers.yml"
 MADE_BY_HAND = f"If it was edited by hand: git log -p -- {ANSWERS}"
@@ -101,19 +103,12 @@ def entries(text: str) -> list[str]:
     return [entry for entry in text.split("\0") if entry]
 
 
-def run_copier(where: Path, *arguments: str) -> None:
-    """Run Copier there, never with --trust."""
-    done = subprocess.run(
-        [sys.executable, "-m", "copier", *arguments],
-        cwd=where,
-        text=True,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        env=environment(),
-    )
-    if done.returncode != 0:
-        said = done.stderr.strip().splitlines()[-1:] or ["no message"]
-        raise TemplateError(f"copier {arguments[0]} failed: {said[0]}")
+def run_copier(action: Callable[..., Any], where: Path, **options: Any) -> None:
+    """Let Copier work there, never with --trust."""
+    try:
+        action(where, defaults=True, overwrite=True, quiet=True, **options)
+    except (copier.CopierError, ValueError, ProcessExecutionError) as error:
+        raise TemplateError(f"Copier: {error}") from None
 
 
 # ---- What the project and its template say -----------------------------------------------------
@@ -215,7 +210,7 @@ def release_notes(template: Path, old: str, new: str) -> str:
         title = re.match(r"## \[?v?([^\s\]]+)", section)
         version = version_of(title[1]) if title else None
         if version is None:
-            shown = after is None or git(template, "describe", "--tags", new).strip() != new
+            shown = new not in git(template, "tag").split()
         else:
             shown = (before is None or version > before) and (after is None or version <= after)
         if shown:
@@ -285,11 +280,12 @@ class Workshop:
                 f"The template has no {recorded}, which {ANSWERS} names as this project's version."
                 f"\nIs it the right template? {answers['_src_path']}\n{MADE_BY_HAND}"
             )
-        text = yaml.safe_dump({**answers, "_src_path": f"git+{template.as_uri()}"}, allow_unicode=True)
+        text = yaml.safe_dump(
+            {**answers, "_src_path": f"git+{template.as_uri()}"}, allow_unicode=True
+        )
         (where / ANSWERS).write_text(text, "utf-8")
         try:
-            options = ("--quiet", "--defaults", "--overwrite", "--vcs-ref", recorded)
-            run_copier(where, "recopy", *options)
+            run_copier(copier.run_recopy, where, vcs_ref=recorded)
         except TemplateError as error:
             raise TemplateError(
                 f"{recorded} of the template refuses the answers in {ANSWERS}: {error}\n"
@@ -312,11 +308,8 @@ class Workshop:
         shutil.copytree(base, where, symlinks=True)
         git(where, "add", "--all", "--force", ".")
         git(where, "commit", "--quiet", "--message", "before")
-        options = [word for answer in data for word in ("--data", answer)]
-        options += ["--vcs-ref", ref]
-        run_copier(
-            where, "update", "--quiet", "--defaults", "--skip-answered", "--overwrite", *options
-        )
+        changed = dict(answer.split("=", 1) for answer in data)
+        run_copier(copier.run_update, where, vcs_ref=ref, data=changed, skip_answered=True)
         left = entries(git(where, "ls-files", "-z", "--unmerged"))
         if left:
             raise TemplateError(
@@ -520,7 +513,9 @@ def update(project: Path, options: argparse.Namespace) -> int:
     refuse_unready(project)
     answers = read_answers(project)
     for answer in options.data:
-        name, _, value = answer.partition("=")
+        name, given, value = answer.partition("=")
+        if not given:
+            raise TemplateError(f"--data wants NAME=VALUE, not {answer!r}.")
         if name in FIXED and value != answers.get(name):
             raise TemplateError(f"{name} cannot change: files of yours are named after it.")
         if name in SHAPING and value != answers.get(name):
@@ -637,6 +632,7 @@ def main() -> int:
     parser.add_argument("--vcs-ref", help="another version than the newest release")
     options = parser.parse_args()
     project = Path.cwd().resolve()
+    os.environ.update(environment())  # for the git that Copier runs
     try:
         if options.command == "status":
             return status(project, options)
