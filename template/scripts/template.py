@@ -30,7 +30,6 @@ import jinja2
 import packaging.version
 import pathspec
 import yaml
-from plumbum import ProcessExecutionError
 
 ANSWERS = ".copier-answers.yml"
 MADE_BY_HAND = f"If it was edited by hand: git log -p -- {ANSWERS}"
@@ -107,7 +106,7 @@ def run_copier(action: Callable[..., Any], where: Path, **options: Any) -> None:
     """Let Copier work there, never with --trust."""
     try:
         action(where, defaults=True, overwrite=True, quiet=True, **options)
-    except (copier.CopierError, ValueError, ProcessExecutionError) as error:
+    except Exception as error:  # Copier names no base class of its errors
         raise TemplateError(f"Copier: {error}") from None
 
 
@@ -370,7 +369,10 @@ def merge(workshop: Workshop, base: Path, updated: Path, label: str, steps: list
         for tree in (base, ours, updated):
             if tree in (base, ours):
                 git(tree, "add", "--all", "--force", ".")
-            runpy.run_path(str(step))["migrate"](tree)
+            try:
+                runpy.run_path(str(step))["migrate"](tree)
+            except Exception as error:
+                raise TemplateError(f"Migration {step.stem} failed: {error!r}") from error
     (updated / ANSWERS).write_text(text, "utf-8")
     root = workshop.commit(workshop.keep(base))
     # Without a migration the project's own tree: adding files anew could change their line ends.
