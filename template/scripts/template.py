@@ -217,7 +217,7 @@ def release_notes(template: Path, old: str, new: str) -> str:
     return "\n\n".join(notes)
 
 
-def team_files(template: Path, commit: str, answers: dict[str, Any]) -> pathspec.PathSpec:
+def team_files(template: Path, commit: str, answers: dict[str, Any]) -> pathspec.GitIgnoreSpec:
     """The patterns of files that are the team's, from the template's own `_exclude`."""
     config = yaml.safe_load(git(template, "show", f"{commit}:copier.yml"))
     patterns = [
@@ -225,7 +225,7 @@ def team_files(template: Path, commit: str, answers: dict[str, Any]) -> pathspec
         for pattern in config.get("_exclude", [])
         if "_copier_operation" in pattern
     ]
-    return pathspec.PathSpec.from_lines("gitwildmatch", filter(None, patterns))
+    return pathspec.GitIgnoreSpec.from_lines(filter(None, patterns))
 
 
 # ---- Trees -------------------------------------------------------------------------------------
