@@ -186,6 +186,7 @@ def test_dry_run_changes_nothing(old: Callable[..., Path]) -> None:
 
 def test_make_check_decides(old: Callable[..., Path]) -> None:
     project = old()
+    removed = ("\t$(RUN) mypy", "\t$(RUN) ruff format", "\t$(RUN) $(PACKAGE) check")
     for result, code in (("true", 0), ("false", 1)):
         edit(
             project / "Makefile", lambda text: text.replace("\t$(RUN) ruff check .", f"\t{result}")
