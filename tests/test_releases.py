@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,7 @@ OTHER_ANSWERS = {"project_name": HOSTILE, "ci": "both", "task": "regression", "s
 
 def test_releases_are_commits_of_this_history_in_order() -> None:
     assert [*RELEASES] == sorted(RELEASES, key=Version)
-    for commits in zip(["HEAD", *reversed(RELEASES.values())], reversed(RELEASES.values())):
-        later, earlier = commits
+    for earlier, later in pairwise([*RELEASES.values(), "HEAD"]):
         # A shallow clone has no history. Fix: git fetch --unshallow (fetch-depth: 0 in CI).
         git(ROOT, "merge-base", "--is-ancestor", earlier, later)
     tags = git(ROOT, "tag", "--list", "v*").split()
