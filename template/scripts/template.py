@@ -175,7 +175,7 @@ def fetch_template(source: str, to: Path) -> Path:
 def has_commit(template: Path, name: str) -> bool:
     """Whether the template has this commit."""
     try:
-        git(template, "rev-parse", "--verify", "--quiet", f"{name}^{{commit}}")
+        git(template, "rev-parse", "--verify", "--quiet", name + "^{commit}")
     except TemplateError:
         return False
     return True
