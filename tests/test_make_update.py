@@ -158,8 +158,11 @@ def test_edits_follow_moves_and_removals_are_conflicts(old: Callable[..., Path])
     assert f"{PACKAGE}/mlops/cron.py" not in after
 
     assert "has not been committed" in script(project, "update").stderr
+    (project / "Makefile").write_text("resolved by hand\n")
     undone = script(project, "update", "--undo")
     assert undone.returncode == 0, undone.stderr
+    assert "git diff HEAD refs/template/undone" in undone.stdout
+    assert git(project, "show", "refs/template/undone:Makefile") == "resolved by hand\n"
     is_untouched(project)
     assert contents(project) == before
     assert script(project, "update", "--undo").returncode == 2
@@ -274,6 +277,10 @@ def test_answers_change_there_and_back(
 
 def test_package_name_cannot_change(old: Callable[..., Path]) -> None:
     refused(old(), "package_name cannot change", "--data", "package_name=other")
+
+
+def test_unknown_version_is_refused(old: Callable[..., Path]) -> None:
+    refused(old(), "no version v7.7.7", "--vcs-ref", "v7.7.7")
 
 
 def test_bad_answer_is_refused(old: Callable[..., Path]) -> None:

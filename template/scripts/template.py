@@ -34,6 +34,8 @@ import yaml
 ANSWERS = ".copier-answers.yml"
 MADE_BY_HAND = f"If it was edited by hand: git log -p -- {ANSWERS}"
 FIXED = ("package_name",)
+# Where git keeps what a person may have edited in an update before taking it back.
+KEPT = "refs/template/undone"
 SHAPING = ("task",)
 HOSTS = {"gh:": "https://github.com/", "gl:": "https://gitlab.com/", "git+": ""}
 # For the temporary repositories: no setting of a person's may change how files are merged.
@@ -427,6 +429,14 @@ def apply(project: Path, merged: Merge) -> None:
         git(project, "update-index", "-z", "--index-info", given=given)
 
 
+def working_tree(project: Path, folder: Path) -> str:
+    """Write the project's files as they are as a tree, leaving its index alone; the tree's name."""
+    index = {"GIT_INDEX_FILE": str(folder / "index")}
+    git(project, "read-tree", "HEAD", extra=index)
+    git(project, "add", "--all", ".", extra=index)
+    return git(project, "write-tree", extra=index).strip()
+
+
 def undo(project: Path) -> None:
     """Take the last update back, whether it ended or was cut short."""
     path = state_file(project)
@@ -435,6 +445,10 @@ def undo(project: Path) -> None:
     state = json.loads(path.read_text("utf-8"))
     if git(project, "rev-parse", "HEAD").strip() != state["head"]:
         raise TemplateError("The update is committed by now. Fix: git revert that commit.")
+    with tempfile.TemporaryDirectory(prefix="template-undo-") as name:
+        tree = working_tree(project, Path(name))
+    kept = git(project, "commit-tree", tree, "-p", "HEAD", "-m", "Before an update was taken back")
+    git(project, "update-ref", KEPT, kept.strip())
     lock = project / git(project, "rev-parse", "--git-path", "index.lock").strip()
     lock.unlink(missing_ok=True)
     git(project, "reset", "--quiet")
@@ -451,7 +465,7 @@ def undo(project: Path) -> None:
         options = ("--pathspec-from-file=-", "--pathspec-file-nul")
         git(project, "--literal-pathspecs", "checkout", "--quiet", "HEAD", *options, given=given)
     path.unlink()
-    print("Taken back. git status shows what else differs from the last commit.")
+    print(f"Taken back. What was there until now, edits since included: git diff HEAD {KEPT}")
 
 
 def refuse_unready(project: Path) -> None:
@@ -534,6 +548,8 @@ def update(project: Path, options: argparse.Namespace) -> int:
         ref = options.vcs_ref or newest(template)
         if not options.vcs_ref and contains(template, answers["_commit"], ref):
             ref = answers["_commit"]
+        if not has_commit(template, ref):
+            raise TemplateError(f"The template has no version {ref}.")
         updated = workshop.updated(base, ref, options.data)
         after = read_answers(updated)
         old, new = answers["_commit"], after["_commit"]
@@ -605,10 +621,7 @@ def status(project: Path, options: argparse.Namespace) -> int:
         yours = team_files(template, answers["_commit"], answers)
         shutil.copyfile(project / ANSWERS, base / ANSWERS)
         made = workshop.keep(base)
-        index = {"GIT_INDEX_FILE": str(workshop.folder / "index")}
-        git(project, "read-tree", "HEAD", extra=index)
-        git(project, "add", "--all", ".", extra=index)
-        now = git(project, "write-tree", extra=index).strip()
+        now = working_tree(project, workshop.folder)
         words = entries(git(project, "diff", "--name-status", "-z", "-M", made, now))
     lines = []
     while words:
