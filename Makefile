@@ -6,7 +6,7 @@ DEMO := build/demo
 unexport VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-full check clean
+.PHONY: help demo diff test test-full check clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -17,6 +17,14 @@ demo: $(READY) ## Render the defaults into build/demo/ and replay a year there
 	@find $(DEMO) -mindepth 1 -maxdepth 1 ! -name .venv ! -name .local ! -name uv.lock -exec rm -rf {} +
 	$(RUN) copier copy --defaults --quiet --vcs-ref HEAD . $(DEMO)
 	$(MAKE) --no-print-directory -C $(DEMO) UV="$(abspath $(UV))" lifecycle ARGS=--fresh
+
+# Files in the working tree that are not committed yet count too.
+diff: $(READY) ## What a change does to the rendered defaults, since BASE (origin/main)
+	@rm -rf build/diff
+	$(RUN) copier copy --defaults --quiet --vcs-ref $(or $(BASE),origin/main) $(ARGS) . build/diff/before
+	$(RUN) copier copy --defaults --quiet --vcs-ref HEAD $(ARGS) . build/diff/after 2>/dev/null
+	@rm build/diff/*/.copier-answers.yml
+	@cd build/diff && git --no-pager diff --no-index --find-renames --stat --patch before after && echo "Nothing changes." || test $$? = 1
 
 test: $(READY) ## The tests CI runs
 	$(RUN) pytest $(ARGS)

@@ -1,0 +1,579 @@
+"""`make update`: no edit lost, every conflict said, and an intact project whatever goes wrong."""
+
+from __future__ import annotations
+
+import os
+import runpy
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import copier
+import pytest
+import yaml
+from conftest import ROOT, answers_of, commit, copy_template, files_of, git, render
+from test_update import HOSTILE, contents, edit
+
+PACKAGE = "src/flight_delays"
+TEAM_LINE = "# the team's line\n"
+
+
+def script(
+    project: Path, *arguments: str, check: bool = False, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run the project's own script, as make does."""
+    words = [*arguments] if check or arguments[0] == "status" else [*arguments, "--no-check"]
+    return subprocess.run(
+        [sys.executable, "scripts/template.py", *words],
+        cwd=project,
+        text=True,
+        capture_output=True,
+        env={**os.environ, **environment},
+    )
+
+
+def updated(project: Path, *arguments: str) -> str:
+    """Update without conflict; what was said."""
+    done = script(project, "update", *arguments)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not git(project, "ls-files", "--unmerged")
+    return done.stdout
+
+
+def refused(project: Path, says: str, *arguments: str) -> str:
+    """An update that says what is wrong and changes nothing, not even in the index."""
+    before, status = contents(project), git(project, "status", "--porcelain")
+    done = script(project, "update", *arguments)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "The project is as it was." in done.stderr
+    assert contents(project) == before
+    assert git(project, "status", "--porcelain") == status
+    return done.stderr
+
+
+def is_untouched(project: Path) -> None:
+    """The project is its last commit."""
+    assert not git(project, "status", "--porcelain", "--untracked-files=all")
+
+
+@pytest.fixture(scope="module")
+def versions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The template with a second release, which renames, moves, removes, adds and asks anew."""
+    template = copy_template(tmp_path_factory.mktemp("versions"))
+    tree = template / "template"
+    mlops = tree / "src/{{package_name}}/mlops"
+    git(template, "mv", str(mlops / "cron.py"), str(mlops / "schedules.py"))
+    (tree / "docs/runbooks").mkdir()
+    git(template, "mv", str(tree / "docs/retrain.md.jinja"), str(tree / "docs/runbooks"))
+    (tree / "docs/roll-back.md.jinja").unlink()
+    edit(mlops / "schedules.py", lambda text: text + "# of version 2\n")
+    edit(tree / "Makefile.jinja", lambda text: text + "# of version 2: {{ nickname }}\n")
+    (tree / "docs/added.md").write_text("# Added\n")
+    edit(tree / "src/{{package_name}}/problem.py.jinja", lambda text: text + "# of version 2\n")
+    question = "nickname:\n  type: str\n  help: Nickname?\n  default: bird\n\n# ---- Computed"
+    edit(template / "copier.yml", lambda text: text.replace("# ---- Computed", question))
+    notes = (
+        "## 0.2.0\n\n### What changes in your project\n\n- A nickname.\n\n## 0.1.0\n\n- First.\n"
+    )
+    (template / "CHANGELOG.md").write_text(f"# Changelog\n\n{notes}")
+    commit(template)
+    git(template, "tag", "v0.2.0")
+    return template
+
+
+@pytest.fixture(scope="module")
+def rendered() -> dict[str, Path]:
+    """Projects of version 1 by their answers."""
+    return {}
+
+
+@pytest.fixture
+def old(
+    versions: Path,
+    rendered: dict[str, Path],
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[..., Path]:
+    """Make a committed project of version 1."""
+
+    def make(**answers: str) -> Path:
+        key = ",".join(f"{name}={value}" for name, value in answers.items())
+        if key not in rendered:
+            rendered[key] = tmp_path_factory.mktemp("old") / "project"
+            options = {"data": answers, "defaults": True, "quiet": True, "vcs_ref": "v0.1.0"}
+            copier.run_copy(str(versions), rendered[key], **options)
+            commit(rendered[key])
+        project = shutil.copytree(rendered[key], tmp_path / "project")
+        git(project, "reset", "--quiet")
+        return project
+
+    return make
+
+
+def edit_all(project: Path) -> None:
+    """The team edits a file that goes on, one that is renamed, one that is moved, one removed."""
+    for name in (f"{PACKAGE}/mlops/cron.py", "docs/retrain.md", "docs/roll-back.md", "Makefile"):
+        edit(project / name, lambda text: TEAM_LINE + text)
+    edit(project / f"{PACKAGE}/problem.py", lambda text: TEAM_LINE + text)
+    commit(project)
+
+
+def test_copier_alone_loses_edits(old: Callable[..., Path]) -> None:
+    """Why there is `make update`. Green on the day Copier does it: then simplify."""
+    project = old()
+    edit_all(project)
+    copier.run_update(project, defaults=True, quiet=True, overwrite=True)
+    kept = [path for path, text in contents(project).items() if TEAM_LINE.encode() in text]
+    assert {*kept} == {"Makefile", f"{PACKAGE}/problem.py"}
+
+
+def test_edits_follow_moves_and_removals_are_conflicts(old: Callable[..., Path]) -> None:
+    project = old()
+    edit_all(project)
+    before = contents(project)
+    done = script(project, "update")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "docs/roll-back.md  the template removed it, you changed it" in done.stderr
+    assert "1 in conflict" in done.stderr
+    assert "--undo" in done.stderr
+    assert "- A nickname." in done.stdout
+    assert "nickname, answered 'bird'" in done.stdout
+    unmerged = {line.split("\t")[1] for line in git(project, "ls-files", "-u").splitlines()}
+    assert unmerged == {"docs/roll-back.md"}
+    after = contents(project)
+    for name in (
+        f"{PACKAGE}/mlops/schedules.py",
+        "docs/runbooks/retrain.md",
+        "docs/roll-back.md",
+        "Makefile",
+    ):
+        assert TEAM_LINE.encode() in after[name], name
+    assert b"# of version 2" in after[f"{PACKAGE}/mlops/schedules.py"]
+    assert after[f"{PACKAGE}/problem.py"] == before[f"{PACKAGE}/problem.py"]
+    assert f"{PACKAGE}/mlops/cron.py" not in after
+
+    assert "has not been committed" in script(project, "update").stderr
+    (project / "Makefile").write_text("resolved by hand\n")
+    undone = script(project, "update", "--undo")
+    assert undone.returncode == 0, undone.stderr
+    assert "git diff HEAD refs/template/undone" in undone.stdout
+    assert git(project, "show", "refs/template/undone:Makefile") == "resolved by hand\n"
+    is_untouched(project)
+    assert contents(project) == before
+    assert script(project, "update", "--undo").returncode == 2
+
+
+def test_both_changed_the_same_lines(old: Callable[..., Path]) -> None:
+    project = old()
+    edit(project / "Makefile", lambda text: text + "# ours, at the same place\n")
+    commit(project)
+    done = script(project, "update")
+    assert done.returncode == 1
+    assert "Makefile  both changed the same lines" in done.stderr
+    text = (project / "Makefile").read_text()
+    assert "<<<<<<< HEAD\n# ours, at the same place\n" in text
+    assert "# of version 2: bird\n>>>>>>> template-v0.2.0" in text
+
+
+@pytest.mark.parametrize("answers", [{}, {"project_name": HOSTILE, "ci": "both"}])
+def test_result_is_a_fresh_render(
+    versions: Path, old: Callable[..., Path], tmp_path: Path, answers: dict[str, str]
+) -> None:
+    project = old(**answers)
+    assert "Newest    v0.2.0, 1 commits ahead: 0.2.0" in script(project, "status").stdout
+    updated(project)
+    fresh = contents(render(versions, tmp_path / "fresh", **answers))
+    late = f"src/{answers_of(project)['package_name']}/problem.py"
+    result = contents(project)
+    assert {path for path in {*fresh, *result} if fresh.get(path) != result.get(path)} == {late}
+    commit(project)
+    assert "Up to date: v0.2.0" in updated(project)
+    is_untouched(project)
+    assert "Newest    this one" in script(project, "status").stdout
+
+
+def test_dry_run_changes_nothing(old: Callable[..., Path]) -> None:
+    project = old()
+    assert "Would change docs/roll-back.md" in updated(project, "--dry-run")
+    is_untouched(project)
+
+
+def test_make_check_decides(old: Callable[..., Path]) -> None:
+    project = old()
+    removed = ("\t$(RUN) mypy", "\t$(RUN) ruff format", "\t$(RUN) $(PACKAGE) check")
+    for result, code in (("true", 0), ("false", 1)):
+        text = (project / "Makefile").read_text("utf-8")
+        lines = [line for line in text.splitlines() if not line.startswith(removed)]
+        text = "\n".join(lines).replace("check: $(READY)", "check:") + "\n"
+        text = text.replace("\t$(RUN) ruff check .", f"\t{result}")
+        (project / "Makefile").write_text(text, "utf-8")
+        commit(project)
+        done = script(project, "update", check=True)
+        assert done.returncode == code, done.stdout + done.stderr
+        assert ("make check fails" in done.stderr) == (code == 1)
+        git(project, "reset", "--quiet", "--hard", "HEAD~1")
+
+
+def test_status_lists_edits_of_template_files(old: Callable[..., Path]) -> None:
+    project = old()
+    assert "No local edits of its files." in script(project, "status").stdout
+    edit_all(project)
+    git(project, "mv", "docs/promote.md", "docs/promoting.md")
+    (project / f"{PACKAGE}/mlops/own.py").write_text('"""Own."""\n')
+    (project / "docs/monitoring.md").unlink()
+    done = script(project, "status")
+    assert done.returncode == 0, done.stderr
+    edits = done.stdout.split("files:\n")[1].splitlines()
+    assert edits == [
+        "  changed Makefile",
+        "  removed docs/monitoring.md",
+        "  moved   docs/promote.md -> docs/promoting.md",
+        "  changed docs/retrain.md",
+        "  changed docs/roll-back.md",
+        f"  changed {PACKAGE}/mlops/cron.py",
+    ]
+    assert git(project, "status", "--porcelain").count("\n") == 3, "status staged something"
+
+
+# ---- Answers change ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("there", "back", "appears"),
+    [
+        ("ci=both", "ci=github", ".azure/pull-request.yml"),
+        ("ci=azure", "ci=github", ".azure/pull-request.yml"),
+        ("ci=none", "ci=github", None),
+        ("task=regression", "task=classification", None),
+    ],
+)
+def test_answers_change_there_and_back(
+    versions: Path, tmp_path: Path, there: str, back: str, appears: str | None
+) -> None:
+    project = render(versions, tmp_path / "project")
+    edit(project / f"{PACKAGE}/model.py", lambda text: TEAM_LINE + text)
+    (project / ".github/own.yml").write_text("own: true\n")
+    commit(project)
+    before = contents(project)
+    updated(project, "--data", there)
+    name, value = there.split("=")
+    fresh = contents(render(versions, tmp_path / "fresh", **{name: value}))
+    after = contents(project)
+    for path in {*fresh, *after}:
+        if path.startswith((".github/", ".azure/", "docs/", f"{PACKAGE}/mlops/")):
+            assert path == ".github/own.yml" or after.get(path) == fresh.get(path), path
+    assert appears is None or appears in after
+    assert after[".github/own.yml"] == before[".github/own.yml"]
+    assert after[f"{PACKAGE}/model.py"] == before[f"{PACKAGE}/model.py"]
+    commit(project)
+    updated(project, "--data", back)
+    assert contents(project) == before
+
+
+def test_package_name_cannot_change(old: Callable[..., Path]) -> None:
+    refused(old(), "package_name cannot change", "--data", "package_name=other")
+
+
+def test_unknown_version_is_refused(old: Callable[..., Path]) -> None:
+    refused(old(), "no version v7.7.7", "--vcs-ref", "v7.7.7")
+
+
+def test_bad_answer_is_refused(old: Callable[..., Path]) -> None:
+    refused(old(), "'jenkins' is not in", "--data", "ci=jenkins")
+
+
+# ---- Migrations --------------------------------------------------------------------------------
+
+MIGRATION = '''"""Move {old} to {new}, which is rewritten in the same release."""
+
+import subprocess
+from pathlib import Path
+
+
+def migrate(project: Path) -> None:
+    old, new = project / "{old}", project / "{new}"
+    if old.exists() and not new.exists():
+        subprocess.run(["git", "mv", old, new], cwd=project, check=True)
+    for path in project.glob("src/*/problem.py"):
+        path.write_text(path.read_text("utf-8").replace("{old}", "{new}"), "utf-8")
+'''
+
+
+def test_every_migration_turns_before_into_after(tmp_path: Path) -> None:
+    """And a second run changes nothing. Each has its example in tests/migrations/."""
+    examples = ROOT / "tests/migrations"
+    for migration in sorted((ROOT / "hooks/migrations").glob("*.py")):
+        example = examples / migration.stem
+        assert example.is_dir(), f"{migration.name} has no example"
+        project = shutil.copytree(example / "before", tmp_path / migration.stem)
+        for _ in range(2):
+            commit(project)
+            runpy.run_path(str(migration))["migrate"](project)
+            assert contents(project) == contents(example / "after"), migration.name
+
+
+def test_ten_releases_in_one_step(tmp_path: Path) -> None:
+    """Each release moves one file and rewrites it; the edit goes all the way."""
+    template = copy_template(tmp_path / "template")
+    note = template / "template/docs/note0.md"
+    note.write_text("".join(f"line {n} of release 0\n" for n in range(30)))
+    problem = template / "template/src/{{package_name}}/problem.py.jinja"
+    edit(problem, lambda text: text + "# see note0\n")
+    commit(template)
+    git(template, "tag", "v0.1.1")
+    project = tmp_path / "project"
+    copier.run_copy(str(template), project, defaults=True, quiet=True)
+    edit(project / "docs/note0.md", lambda text: "the team's line\n" + text)
+    commit(project)
+    for release in range(1, 11):
+        (note.parent / f"note{release - 1}.md").unlink()
+        text = "".join(f"{'other ' * release}text {n}\n" for n in range(25))
+        (note.parent / f"note{release}.md").write_text(text)
+        name = f"hooks/migrations/v0_{release + 1}_0_move_note.py"
+        moved = {"old": f"docs/note{release - 1}.md", "new": f"docs/note{release}.md"}
+        (template / name).write_text(MIGRATION.format(**moved))
+        commit(template)
+        git(template, "tag", f"v0.{release + 1}.0")
+    done = script(project, "update")
+    assert done.stdout.count("Migration: ") == 10
+    assert "v0_2_0_move_note" in done.stdout.split("Migration: ")[1], "oldest first"
+    left = {path for path in contents(project) if path.startswith("docs/note")}
+    assert left == {"docs/note10.md"}
+    assert "the team's line" in (project / "docs/note10.md").read_text()
+
+
+def test_migration_may_change_team_files_and_may_fail(tmp_path: Path) -> None:
+    template = copy_template(tmp_path / "template")
+    project = render(template, tmp_path / "project")
+    edit(project / f"{PACKAGE}/problem.py", lambda text: TEAM_LINE + text + "# old_name\n")
+    commit(project)
+    migration = template / "hooks/migrations/v0_2_0_rename.py"
+    migration.write_text(
+        "def migrate(project):\n"
+        "    for path in project.glob('src/*/problem.py'):\n"
+        "        path.write_text(path.read_text().replace('old_name', 'new_name'))\n"
+    )
+    commit(template)
+    git(template, "tag", "v0.2.0")
+    updated(project)
+    text = (project / f"{PACKAGE}/problem.py").read_text()
+    assert text.startswith(TEAM_LINE)
+    assert text.endswith("# new_name\n")
+
+    git(project, "reset", "--quiet", "--hard")
+    migration.write_text("def migrate(project):\n    raise OSError('disk')\n")
+    commit(template)
+    git(template, "tag", "v0.3.0")
+    refused(project, "Migration v0_2_0_rename failed: OSError('disk')")
+
+
+# ---- Bad situations ----------------------------------------------------------------------------
+
+
+def test_dirty_tree(old: Callable[..., Path]) -> None:
+    project = old()
+    (project / "notes.txt").write_text("mine\n")
+    assert "?? notes.txt" in refused(project, "Commit or stash")
+
+
+def test_no_repository_and_no_commit(old: Callable[..., Path]) -> None:
+    project = old()
+    shutil.rmtree(project / ".git")
+    done = script(project, "update", GIT_CEILING_DIRECTORIES=str(project.parent))
+    assert done.returncode == 2
+    assert "git init" in done.stderr
+    git(project, "init", "--quiet")
+    assert "no commit yet" in script(project, "update").stderr
+
+
+def test_inside_another_repository(old: Callable[..., Path], tmp_path: Path) -> None:
+    project = old()
+    shutil.rmtree(project / ".git")
+    commit(tmp_path)
+    refused(project, "a repository of its own")
+
+
+def test_shallow_clone_detached_head_odd_path(old: Callable[..., Path], tmp_path: Path) -> None:
+    project = old()
+    edit_all(project)
+    clone = tmp_path / "Ünïcode und Leerzeichen 航班"
+    git(tmp_path, "clone", "--quiet", "--depth=1", project.as_uri(), str(clone))
+    git(clone, "checkout", "--quiet", "--detach")
+    (clone / "notebooks/Übersicht 1.py").write_text("# ours\n")
+    (clone / "docs/roll-back.md").rename(clone / "docs/zurück rollen.md")
+    commit(clone)
+    done = script(clone, "update")
+    assert done.returncode == 1
+    assert "docs/zurück rollen.md" in done.stderr
+    assert "the template removed it" in done.stderr or "you added or moved" in done.stderr
+    assert (clone / "notebooks/Übersicht 1.py").read_text() == "# ours\n"
+    assert TEAM_LINE in (clone / "docs/zurück rollen.md").read_text()
+    assert script(clone, "update", "--undo").returncode == 0
+    is_untouched(clone)
+
+
+@pytest.mark.parametrize("committed", [True, False], ids=["in_commits", "in_working_tree"])
+def test_windows_line_endings(old: Callable[..., Path], committed: bool) -> None:
+    project = old()
+    (project / ".gitattributes").unlink()
+    commit(project)  # first, because git adds files by the attributes that it still has
+    if committed:
+        for path in files_of(project):
+            (project / path).write_bytes((project / path).read_bytes().replace(b"\n", b"\r\n"))
+    edit(project / "Makefile", lambda text: TEAM_LINE + text)
+    commit(project)
+    if not committed:
+        git(project, "config", "core.autocrlf", "true")
+        git(project, "rm", "--quiet", "-r", "--cached", ".")
+        git(project, "reset", "--quiet", "--hard")
+        assert b"\r\n" in (project / "Makefile").read_bytes()
+    updated(project)
+    text = (project / "Makefile").read_bytes()
+    assert TEAM_LINE.strip().encode() in text
+    assert b"# of version 2" in text
+    assert b"# of version 2" in (project / f"{PACKAGE}/mlops/schedules.py").read_bytes()
+    assert committed or b"\r\n" in text
+    assert b"\r\n" in (project / f"{PACKAGE}/problem.py").read_bytes()
+
+
+def test_unreachable_template(old: Callable[..., Path], versions: Path) -> None:
+    project = old()
+    text = (project / ".copier-answers.yml").read_text().replace(str(versions), "/nowhere/at-all")
+    (project / ".copier-answers.yml").write_text(text)
+    commit(project)
+    said = refused(project, "cannot be reached")
+    assert "--source" in said
+    done = script(project, "status")
+    assert done.returncode == 2
+    assert "v0.1.0" in done.stdout
+    assert "cannot be reached" in done.stderr
+
+
+def test_moved_template(old: Callable[..., Path], versions: Path, tmp_path: Path) -> None:
+    """Its new home came without tags, too: hooks/releases.yml stands in."""
+    project = old()
+    elsewhere = tmp_path / "new home"
+    git(tmp_path, "clone", "--quiet", "--no-local", str(versions), str(elsewhere))
+    releases = {tag: git(elsewhere, "rev-parse", tag).strip() for tag in ("v0.1.0", "v0.2.0")}
+    (elsewhere / "hooks/releases.yml").write_text(yaml.safe_dump(releases))
+    commit(elsewhere)
+    git(elsewhere, "tag", "--delete", "v0.1.0", "v0.2.0")
+    updated(project, "--source", str(elsewhere))
+    answers = answers_of(project)
+    assert answers["_src_path"] == str(elsewhere)
+    assert answers["_commit"] == "v0.2.0"
+    assert (project / "docs/added.md").is_file()
+
+
+def test_shallow_template(old: Callable[..., Path], versions: Path, tmp_path: Path) -> None:
+    shallow = tmp_path / "shallow"
+    git(tmp_path, "clone", "--quiet", "--depth=1", versions.as_uri(), str(shallow))
+    refused(old(), "git fetch --unshallow", "--source", str(shallow))
+
+
+def test_missing_answers(old: Callable[..., Path]) -> None:
+    project = old()
+    (project / ".copier-answers.yml").unlink()
+    commit(project)
+    assert "git checkout COMMIT~1" in refused(project, "is missing")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "says"),
+    [
+        ("ci: github", "ci: [github", "is no YAML"),
+        ("ci: github", "ci: jenkins", "refuses the answer to ci"),
+        ("_commit: v0.1.0", "_commit: v9.9.9", "has no v9.9.9"),
+        ("_commit: v0.1.0\n", "", "has no _commit"),
+        ("_src_path: ", "other: ", "has no _src_path"),
+    ],
+)
+def test_broken_answers(old: Callable[..., Path], before: str, after: str, says: str) -> None:
+    project = old()
+    edit(project / ".copier-answers.yml", lambda text: text.replace(before, after))
+    commit(project)
+    assert "git log -p" in refused(project, says)
+
+
+def test_answer_edited_by_hand(old: Callable[..., Path]) -> None:
+    project = old()
+    answers = project / ".copier-answers.yml"
+    edit(answers, lambda text: text.replace("ci: github", "ci: both"))
+    commit(project)
+    said = updated(project)
+    assert "never in this project" in said
+    assert "  .azure/pull-request.yml" in said
+
+
+def test_untracked_file_in_the_way(old: Callable[..., Path]) -> None:
+    project = old()
+    edit(project / ".gitignore", lambda text: text + "docs/added.md\n")
+    commit(project)
+    (project / "docs/added.md").write_text("the team's, ignored by git\n")
+    assert "  docs/added.md" in refused(project, "Move them away")
+
+
+# Stands before git in PATH and kills the update when it is about to run, or has run, a command.
+KILLER = """#!{python}
+import os, signal, subprocess, sys
+git, command, when = {git!r}, {command!r}, {when!r}
+hit = command in sys.argv[1:]
+if hit and when == "before":
+    os.kill(os.getppid(), signal.SIGKILL)
+    sys.exit(1)
+if hit and when == "within":  # as if git had died: half of the files, the lock, no index
+    for name in ("docs/added.md", "Makefile"):
+        open(name, "w").write("half a fi")
+    open(".git/index.lock", "w").close()
+    os.kill(os.getppid(), signal.SIGKILL)
+    sys.exit(1)
+code = subprocess.run([git, *sys.argv[1:]]).returncode
+if hit:
+    os.kill(os.getppid(), signal.SIGKILL)
+sys.exit(code)
+"""
+
+
+@pytest.mark.parametrize("when", ["before", "within", "after"])
+def test_killed_while_writing(old: Callable[..., Path], tmp_path: Path, when: str) -> None:
+    project = old()
+    edit_all(project)
+    before = contents(project)
+    shim = tmp_path / "bin/git"
+    shim.parent.mkdir()
+    values = {"python": sys.executable, "git": shutil.which("git"), "when": when}
+    shim.write_text(KILLER.format(command="-u", **values))
+    shim.chmod(0o755)
+    killed = script(project, "update", PATH=f"{shim.parent}{os.pathsep}{os.environ['PATH']}")
+    assert killed.returncode == -signal.SIGKILL
+    if when == "before":
+        assert contents(project) == before
+    else:
+        assert "was cut short" in script(project, "update").stderr
+        assert script(project, "update", "--undo").returncode == 0
+    assert contents(project) == before
+    is_untouched(project)
+    assert script(project, "update").returncode == 1, "the one conflict, as if nothing had been"
+
+
+@pytest.mark.parametrize("seconds", [0.8, 1.6, 2.4])
+def test_killed_at_any_time(old: Callable[..., Path], seconds: float) -> None:
+    project = old()
+    edit_all(project)
+    before = contents(project)
+    command = [sys.executable, "scripts/template.py", "update", "--no-check"]
+    process = subprocess.Popen(command, cwd=project, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+    if git(project, "status", "--porcelain"):
+        assert script(project, "update", "--undo").returncode == 0
+    assert contents(project) == before
+    is_untouched(project)
