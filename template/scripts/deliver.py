@@ -170,6 +170,8 @@ def deploy(target: Target, folder: Path | None, digest: str) -> None:
         return
     if not (folder / PLAN).is_file():
         raise DeliveryError(f"{folder / PLAN} is missing. Fix: make plan TARGET={target.name}")
+    if os.environ.get("CI") and not digest:
+        raise DeliveryError("CI names the digest of the plan it was given. Fix: set DIGEST.")
     if digest and digest_of(folder) != digest:
         raise DeliveryError("this is not the plan that was approved. Fix: start the release again.")
     planned = (folder / "commit").read_text(encoding="utf-8").strip()
@@ -273,13 +275,11 @@ def _tag(model: str, version: str, key: str, value: str) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; a known error is a message and exit code 1."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "command", choices=["plan", "deploy", "destroy", "jobs", "smoke", "approve", "reject",
-                            "rollback"],
-    )  # fmt: skip
+    commands = "plan deploy destroy jobs smoke approve reject rollback".split()
+    parser.add_argument("command", choices=commands)
     parser.add_argument("--target", default="dev")
     parser.add_argument("--pr", default="", help="number of the pull request, with --target pr")
-    parser.add_argument("--plan", type=Path, help="folder of a saved plan")
+    parser.add_argument("--plan", default="", help="folder of a saved plan")
     parser.add_argument("--digest", default="", help="digest that the saved plan must have")
     parser.add_argument("--as-of", default="", help="moment of the data; empty: now")
     parser.add_argument("--version", default="", help="version of the model")
@@ -288,9 +288,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         target = Target(options.target, options.pr)
         match options.command:
             case "plan":
-                plan(target, options.plan or Path("plan"))
+                plan(target, Path(options.plan or "plan"))
             case "deploy":
-                deploy(target, options.plan, options.digest)
+                deploy(target, Path(options.plan) if options.plan else None, options.digest)
             case "destroy":
                 destroy(target)
             case "jobs":
