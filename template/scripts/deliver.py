@@ -275,7 +275,7 @@ def _tag(model: str, version: str, key: str, value: str) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; a known error is a message and exit code 1."""
     parser = argparse.ArgumentParser(description=__doc__)
-    commands = "plan deploy destroy jobs smoke approve reject rollback".split()
+    commands = ["plan", "deploy", "destroy", "jobs", "smoke", "approve", "reject", "rollback"]
     parser.add_argument("command", choices=commands)
     parser.add_argument("--target", default="dev")
     parser.add_argument("--pr", default="", help="number of the pull request, with --target pr")
@@ -298,7 +298,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             case "smoke":
                 smoke(target)
             case action:
-                decide(target, action, options.version)
+                decide(target, action, options.version.strip())
     except (DeliveryError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
