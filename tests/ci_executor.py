@@ -387,7 +387,7 @@ def _github_job(
             "always": lambda: True,
             "success": lambda now=result: now == "success",
             "failure": lambda now=result: now == "failure",
-            "cancelled": lambda: machine.is_cancelled,
+            "cancelled": lambda now=result: now == "cancelled",
         }
         here = {**functions, "hashFiles": hash_files}
         if not _github_if(step.get("if", ""), {**here, **states}, context):
@@ -648,7 +648,12 @@ def _azure_job(
             "env publish artifact download",
             key,
         )
-        functions = _azure_functions({"steps": {"result": WORDS[result]}}, machine)
+        # A job that starts after a cancellation, to clean up, has a status of its own.
+        functions = {
+            **_azure_functions({"steps": {"result": WORDS[result]}}, machine),
+            "succeeded": lambda now=result: now == "success",
+            "canceled": lambda now=result: now == "cancelled",
+        }
         condition = step.get("condition", "succeeded()")
         context = {"variables": known}
         if not Expression(condition, functions, context, infix=False).value():
