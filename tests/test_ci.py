@@ -156,7 +156,7 @@ def lab(made: Path, tmp_path: Path) -> Lab:
     shutil.copy(ROOT / "tests/stub_tool.py", tool)
     for name in ("databricks", "uv", "gh", "az"):
         (programs / name).write_text(
-            f"#!{sys.executable}\nimport runpy, sys\nsys.path.insert(0, {str(programs)!r})\n"
+            f"#!{sys.executable} -IS\nimport sys\nsys.path.insert(0, {str(programs)!r})\n"
             "import stub_tool\nsys.exit(stub_tool.main())\n"
         )
         (programs / name).chmod(0o755)
