@@ -50,7 +50,8 @@ DESTROYED = [f"destroy {TARGET} --auto-approve"]
 PLANNED = ["validate --strict -t prod", "plan -t prod -o json"]
 RELEASED = [
     "deploy -t prod --plan PLAN --auto-approve",
-    "AFTER prod",
+    "summary -t prod -o json",
+    "after-deploy",
     "run features -t prod",
     "summary -t prod -o json",
     "run scoring -t prod",
@@ -115,7 +116,8 @@ class Lab:
                 line = " ".join(words[1:])
                 found.append(re.sub(r"--plan \S*/?plan/plan\.json", "--plan PLAN", line))
             elif "after-deploy" in words:
-                found.append(f"AFTER {words[-1]}")
+                assert words[-2:] == ["--summary", "reports/summary.json"]
+                found.append("after-deploy")
         return found
 
     def head(self, ref: str = "main") -> str:
@@ -206,7 +208,8 @@ def test_merge_to_main(lab: Lab, system: str) -> None:
     assert lab.run(system, "staging", lab.event("push")) == [
         "validate --strict -t staging",
         "deploy -t staging",
-        "AFTER staging",
+        "summary -t staging -o json",
+        "after-deploy",
         *jobs_on(*staging),
     ]
     assert "scoring: [succeeded](" in lab.outcome.summaries[0]
