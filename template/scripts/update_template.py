@@ -17,7 +17,7 @@ COPIER = shlex.split(os.environ.get("COPIER", "copier"))
 TEXT = Path("reports/template-update.md")
 BEHIND = 2  # exit code of `copier check-update --quiet`
 CONFLICTS = 3
-MARKER = "^<<<<<<< before updating"
+MARKER = "^<{7} before updating"
 
 
 def run(*command: str, accept: tuple[int, ...] = (0,)) -> tuple[int, str]:
@@ -39,7 +39,7 @@ def version() -> str:
 
 def conflicts_in(commit: str) -> list[str]:
     """Files of a commit with the marks that an update leaves."""
-    _, found = run("git", "grep", "--name-only", "-e", MARKER, commit, "--", accept=(0, 1))
+    _, found = run("git", "grep", "--name-only", "-E", "-e", MARKER, commit, "--", accept=(0, 1))
     return [line.partition(":")[2] for line in found.splitlines()]
 
 
