@@ -35,7 +35,7 @@ test-full: $(READY) ## Those and the slow ones
 check: $(READY) ## Lint and format of this repository's own code
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
-	$(RUN) zizmor --offline --no-progress --quiet .github
+	$(RUN) zizmor --offline --no-progress --quiet --persona=pedantic .github
 	$(RUN) actionlint
 
 clean: ## Remove everything the targets above made

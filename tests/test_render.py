@@ -36,6 +36,7 @@ CASES: dict[str, dict[str, Any]] = {
     "defaults": {},
     "minimal": {"project_name": "x"},
     **{f"ci_{ci}": {"ci": ci} for ci in ("github", "azure", "both", "none")},
+    "release_branch": {"release_by": "branch", "ci": "both"},
     **{f"task_{task}": {"task": task} for task in ("classification", "regression")},
     **{f"name_{key}": {"project_name": name} for key, name in HOSTILE_NAMES.items()},
     "all_hostile": {
@@ -153,7 +154,7 @@ def test_every_file_parses(project: Path) -> None:
         elif path.suffix == ".json":
             json.loads(text)
         elif path.name == "Makefile":
-            targets = re.findall(r"^([a-z]+):.*## ", text, re.MULTILINE)
+            targets = re.findall(r"^([a-z-]+):.*## ", text, re.MULTILINE)
             assert {"setup", "check", "test", "lifecycle", "run", "clean", "help"} <= {*targets}
             for target in targets:
                 done = subprocess.run(
@@ -209,6 +210,11 @@ def test_ci_files_pass_their_linters(project: Path) -> None:
     if workflows:
         run("zizmor", "--offline", "--no-progress", "--persona=pedantic", ".github", cwd=project)
         run("actionlint", *workflows, cwd=project)
+        dependabot = ("--builtin-schema", "vendor.dependabot", ".github/dependabot.yml")
+        run("check-jsonschema", *dependabot, cwd=project)
+    if (project / "renovate.json").exists():
+        renovate = ("--builtin-schema", "vendor.renovate", "renovate.json")
+        run("check-jsonschema", *renovate, cwd=project)
     for path in project.glob(".azure/*"):
         schema = ("--builtin-schema", "vendor.azure-pipelines")
         run("check-jsonschema", *schema, "--regex-variant", "nonunicode", str(path), cwd=project)

@@ -62,8 +62,31 @@ def test_own_workflow_uses_the_pins() -> None:
     used = re.findall(r"uses: [\w/-]+@(.+)", "".join(workflows))
     assert used
     assert {*used} <= pins
-    run("zizmor", "--offline", "--no-progress", ".github", cwd=ROOT)
+    run("zizmor", "--offline", "--no-progress", "--persona=pedantic", ".github", cwd=ROOT)
     run("actionlint", cwd=ROOT)
+
+
+def test_cli_version_is_stated_once(default_project: Path) -> None:
+    """And it is one that the bundle accepts."""
+    exact, least = VERSIONS["databricks"]["cli_exact"], VERSIONS["databricks"]["cli"]
+    parts = [[*map(int, version.split("."))] for version in (exact, least.removeprefix(">= "))]
+    assert parts[0] >= parts[1]
+    places = [
+        path.relative_to(default_project).as_posix()
+        for path in default_project.rglob("*")
+        if path.is_file() and re.search(rf"\b{re.escape(exact)}\b", path.read_text("utf-8"))
+    ]
+    assert places == ["Makefile"]
+
+
+def test_only_requirements_of_the_team_are_offered_for_update(default_project: Path) -> None:
+    """Whatever a template update brings is left to template updates."""
+    offered = yaml.safe_load((default_project / ".github/dependabot.yml").read_text("utf-8"))
+    (updates,) = offered["updates"]
+    ignored = {entry["dependency-name"] for entry in updates["ignore"]}
+    owned = set().union(*(VERSIONS[kind] for kind in ("build", "runtime", "local", "checks")))
+    assert ignored == owned
+    assert not ignored & VERSIONS["example"].keys()
 
 
 def test_own_tools_are_the_pinned_ones() -> None:

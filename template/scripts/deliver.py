@@ -1,0 +1,309 @@
+"""Deliver the bundle to a workspace: what `make deploy`, `plan`, `jobs` and the like run.
+
+A person and CI run the same commands; each is printed before it runs. Standard library only, so
+that a delivery installs nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+CLI = os.environ.get("DATABRICKS", "databricks")
+PLAN = "plan.json"
+DIST = Path("dist")
+CHAMPION, PREVIOUS = "champion", "previous_champion"
+RUN_URL = re.compile(r"Run URL: (\S+)")
+
+
+class DeliveryError(Exception):
+    """What is wrong, and the fix."""
+
+
+class Target:
+    """A target of databricks.yml, seen through the Databricks CLI."""
+
+    def __init__(self, name: str, pull_request: str) -> None:
+        if (name == "pr") != bool(pull_request):
+            raise DeliveryError("PR goes with TARGET=pr. Fix: make ... TARGET=pr PR=12")
+        if pull_request and not re.fullmatch(r"[1-9][0-9]*", pull_request):
+            raise DeliveryError(f"PR={pull_request!r} is no number. Fix: make ... TARGET=pr PR=12")
+        self.name = name
+        self.selection = ["-t", name]
+        if pull_request:
+            self.selection += ["--var", f"pr_number={pull_request}"]
+
+    def bundle(self, command: str, *arguments: str) -> str:
+        """Run `databricks bundle`; its output is shown as it comes, and given back."""
+        verb, *rest = shlex.split(command)
+        return call("bundle", verb, *rest, *self.selection, *arguments)
+
+    def query(self, command: str, *arguments: str) -> Any:
+        """Run `databricks bundle`, quietly, for the JSON it prints."""
+        output = call("bundle", command, *self.selection, *arguments, "-o", "json", quiet=True)
+        return json.loads(output)
+
+    def model(self) -> str:
+        """Full name of the registered model: the only one in the schema of the bundle."""
+        schema = self.query("summary")["resources"]["schemas"]["mlops"]
+        place = ["--catalog-name", schema["catalog_name"], "--schema-name", schema["name"]]
+        found = ask("registered-models", "list", *place)
+        names = [model["full_name"] for model in found]
+        if len(names) != 1:
+            where = f"{schema['catalog_name']}.{schema['name']}"
+            raise DeliveryError(f"{where} has {len(names)} models, not 1. Fix: run training first.")
+        return str(names[0])
+
+    def run(self, job: str, **parameters: str) -> str:
+        """Run a job to its end; the address of its run."""
+        given = [f"--params={name}={value}" for name, value in parameters.items() if value]
+        found = RUN_URL.search(self.bundle(f"run {job}", *given))
+        return found[1] if found else ""
+
+
+def call(*arguments: str, quiet: bool = False) -> str:
+    """Run the Databricks CLI; its output."""
+    command = [CLI, *arguments]
+    print("+", shlex.join(["databricks", *arguments]), flush=True)
+    stderr = None if quiet else subprocess.STDOUT
+    lines: list[str] = []
+    with subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=stderr) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            lines.append(line)
+            if not quiet:
+                print(line, end="", flush=True)
+    if process.returncode:
+        raise DeliveryError(f"databricks {' '.join(arguments[:2])} failed ({process.returncode}).")
+    return "".join(lines)
+
+
+def ask(*arguments: str) -> Any:
+    """Run the Databricks CLI, quietly, for the JSON it prints."""
+    return json.loads(call(*arguments, "-o", "json", quiet=True))
+
+
+def tell(name: str, value: str) -> None:
+    """Hand a value to later steps, in the way of the CI system; on a laptop just print it."""
+    print(f"{name}: {value}")
+    if output := os.environ.get("GITHUB_OUTPUT"):
+        with Path(output).open("a", encoding="utf-8") as file:
+            file.write(f"{name}={value}\n")
+    elif os.environ.get("TF_BUILD"):
+        print(f"##vso[task.setvariable variable={name};isOutput=true]{value}")
+
+
+def report(title: str, lines: Sequence[str]) -> None:
+    """Show a summary on the page of the run; on a laptop print it."""
+    text = "\n".join([f"## {title}", "", *lines, ""])
+    print(text)
+    if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
+        with Path(summary).open("a", encoding="utf-8") as file:
+            file.write(text + "\n")
+    elif os.environ.get("TF_BUILD"):
+        folder = Path(os.environ["AGENT_TEMPDIRECTORY"])
+        page = folder / f"{re.sub(r'[^a-z]+', '-', title.lower())}.md"
+        page.write_text(text, encoding="utf-8")
+        print(f"##vso[task.uploadsummary]{page}")
+
+
+def commit() -> str:
+    """The commit that is checked out."""
+    command = ["git", "rev-parse", "HEAD"]
+    return subprocess.run(command, check=True, text=True, capture_output=True).stdout.strip()
+
+
+def digest_of(folder: Path) -> str:
+    """One digest of every file of a folder, by name and content."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    lines = [
+        f"{path.relative_to(folder).as_posix()} {hashlib.sha256(path.read_bytes()).hexdigest()}\n"
+        for path in files
+    ]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def plan(target: Target, folder: Path) -> None:
+    """Save what a deployment would change: the plan, the wheel it names and the commit."""
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(DIST, ignore_errors=True)  # only the wheel of this plan may be in it
+    target.bundle("validate --strict")
+    document = target.query("plan")
+    wheels = sorted(DIST.glob("*.whl"))
+    if not wheels:
+        raise DeliveryError("the plan came without a wheel in dist/. Fix: see its output above.")
+    (folder / DIST).mkdir(parents=True)
+    (folder / PLAN).write_text(json.dumps(document, indent=2), encoding="utf-8")
+    for wheel in wheels:
+        shutil.copy2(wheel, folder / DIST / wheel.name)
+    (folder / "commit").write_text(f"{commit()}\n", encoding="utf-8")
+    actions = {key: str(entry.get("action", "?")) for key, entry in document["plan"].items()}
+    counted = Counter(actions.values())
+    lines = [f"Commit `{commit()}`: " + ", ".join(f"{n} {name}" for name, n in counted.items()), ""]
+    lines += [f"- {what} `{key}`" for key, what in actions.items() if what != "skip"]
+    digest = digest_of(folder)
+    report(f"Plan for {target.name}", [*lines, "", f"Digest of the plan: `{digest}`"])
+    tell("digest", digest)
+
+
+def deploy(target: Target, folder: Path | None, digest: str) -> None:
+    """Deploy: what is checked out, or exactly the plan that was saved and approved."""
+    if folder is None:
+        if target.name == "prod":
+            raise DeliveryError(
+                "prod takes a plan that somebody has read. Fix: make plan TARGET=prod, "
+                "then make deploy TARGET=prod PLAN=plan"
+            )
+        target.bundle("validate --strict")
+        target.bundle("deploy")
+        return
+    if not (folder / PLAN).is_file():
+        raise DeliveryError(f"{folder / PLAN} is missing. Fix: make plan TARGET={target.name}")
+    if os.environ.get("CI") and not digest:
+        raise DeliveryError("CI names the digest of the plan it was given. Fix: set DIGEST.")
+    if digest and digest_of(folder) != digest:
+        raise DeliveryError("this is not the plan that was approved. Fix: start the release again.")
+    planned = (folder / "commit").read_text(encoding="utf-8").strip()
+    if planned != commit():
+        raise DeliveryError(
+            f"the plan was made from commit {planned}, not from {commit()}. "
+            f"Fix: check that commit out, or make plan TARGET={target.name} again."
+        )
+    # With a plan the CLI builds nothing: it uploads the wheel that the plan names.
+    shutil.rmtree(DIST, ignore_errors=True)
+    shutil.copytree(folder / DIST, DIST)
+    target.bundle("deploy", "--plan", str(folder / PLAN), "--auto-approve")
+
+
+def destroy(target: Target) -> None:
+    """Remove what a deployment for trying made. Never staging, never prod."""
+    if target.name not in ("dev", "pr"):
+        raise DeliveryError(f"{target.name} is not for destroying. Fix: TARGET=dev or TARGET=pr.")
+    target.bundle("destroy", "--auto-approve")
+
+
+def newest(model: str) -> str:
+    """The newest version of a model."""
+    versions = [int(version["version"]) for version in ask("model-versions", "list", model)]
+    if not versions:
+        raise DeliveryError(f"{model} has no version. Fix: see what the training job says.")
+    return str(max(versions))
+
+
+def jobs(target: Target, as_of: str) -> None:
+    """Run the life of a model once: features, training, deployment, scoring, monitoring."""
+    done: list[str] = []
+    try:
+        for job in ("features", "training", "deployment", "scoring", "monitoring"):
+            parameters = {"as_of": as_of}
+            if job == "deployment":
+                model = target.model()
+                parameters = {"model_name": model, "model_version": newest(model)}
+            done.append(f"- {job}: failed")
+            done[-1] = f"- {job}: [succeeded]({target.run(job, **parameters)})"
+    finally:
+        report(f"Jobs on {target.name}", done)
+
+
+def champion(model: str) -> str | None:
+    """The version that scores, if there is one."""
+    return aliases(model).get(CHAMPION)
+
+
+def aliases(model: str) -> dict[str, str]:
+    """Each alias of a model with its version."""
+    found = ask("registered-models", "get", model, "--include-aliases")
+    return {alias["alias_name"]: str(alias["version_num"]) for alias in found.get("aliases", [])}
+
+
+def smoke(target: Target) -> None:
+    """Run what a deployment must not have broken: features, and scoring if there is a champion."""
+    lines = [f"- features: [succeeded]({target.run('features')})"]
+    try:
+        version = champion(target.model())
+    except DeliveryError:
+        version = None
+    if version is None:
+        lines.append("- scoring: not run, no version is champion yet")
+    else:
+        lines.append(f"- scoring, version {version}: [succeeded]({target.run('scoring')})")
+    report(f"Smoke run on {target.name}", lines)
+
+
+def decide(target: Target, action: str, version: str) -> None:
+    """Approve or reject a version, or bring the previous champion back."""
+    if action != "rollback" and not re.fullmatch(r"[1-9][0-9]*", version):
+        raise DeliveryError(f"VERSION={version!r} is no version. Fix: VERSION=3")
+    model = target.model()
+    if action == "rollback":
+        now = aliases(model)
+        if CHAMPION not in now or PREVIOUS not in now:
+            raise DeliveryError(f"{model} has no previous champion to go back to.")
+        call("registered-models", "set-alias", model, CHAMPION, now[PREVIOUS])
+        call("registered-models", "delete-alias", model, PREVIOUS)
+        _tag(model, now[CHAMPION], "rolled_back_to", now[PREVIOUS])
+        report(f"Rolled back on {target.name}", [f"`{model}`: champion is {now[PREVIOUS]}"])
+        return
+    _tag(model, version, "approval", "approved" if action == "approve" else "rejected")
+    lines = [f"`{model}` version {version}: {action}"]
+    if action == "approve":  # the job still refuses a version whose checks have not all passed
+        lines.append(f"[Deployment]({target.run('deployment', **_which(model, version))})")
+    report(f"Decision on {target.name}", lines)
+
+
+def _which(model: str, version: str) -> dict[str, str]:
+    return {"model_name": model, "model_version": version}
+
+
+def _tag(model: str, version: str, key: str, value: str) -> None:
+    body = {"name": model, "version": version, "key": key, "value": value}
+    path = "/api/2.0/mlflow/unity-catalog/model-versions/set-tag"
+    call("api", "post", path, "--json", json.dumps(body))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; a known error is a message and exit code 1."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    commands = ["plan", "deploy", "destroy", "jobs", "smoke", "approve", "reject", "rollback"]
+    parser.add_argument("command", choices=commands)
+    parser.add_argument("--target", default="dev")
+    parser.add_argument("--pr", default="", help="number of the pull request, with --target pr")
+    parser.add_argument("--plan", default="", help="folder of a saved plan")
+    parser.add_argument("--digest", default="", help="digest that the saved plan must have")
+    parser.add_argument("--as-of", default="", help="moment of the data; empty: now")
+    parser.add_argument("--version", default="", help="version of the model")
+    options = parser.parse_args(argv)
+    try:
+        target = Target(options.target, options.pr)
+        match options.command:
+            case "plan":
+                plan(target, Path(options.plan or "plan"))
+            case "deploy":
+                deploy(target, Path(options.plan) if options.plan else None, options.digest)
+            case "destroy":
+                destroy(target)
+            case "jobs":
+                jobs(target, options.as_of)
+            case "smoke":
+                smoke(target)
+            case action:
+                decide(target, action, options.version.strip())
+    except (DeliveryError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

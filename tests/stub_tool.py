@@ -1,0 +1,107 @@
+"""Stands for `databricks`, `uv`, `gh` and `az` on PATH while tests run CI: records, and answers.
+
+It refuses commands and flags that the real program does not have, and a databricks call without an
+identity. `CI_STUB` names a folder with `calls.jsonl` and, if a test wrote them, regular expressions
+of calls: `fail`, and `cancel` (somebody cancels the run while that call is under way).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+HOME = Path(os.environ["HOME"])
+STUB = Path(__file__).resolve().parent
+SCHEMA = {"catalog_name": "some", "name": "schema"}
+MODEL = "some.schema.model"
+BUNDLE = {
+    "validate": {"--strict"},
+    "deploy": {"--plan", "--auto-approve"},
+    "destroy": {"--auto-approve"},
+    "plan": {"-o"},
+    "summary": {"-o"},
+    "run": {"--params"},
+}
+
+
+def databricks(arguments: list[str]) -> object:
+    """What the Databricks CLI would print."""
+    github = os.environ.get("ACTIONS_ID_TOKEN_REQUEST_TOKEN")
+    kind = os.environ.get("DATABRICKS_AUTH_TYPE", "")
+    token = {"github-oidc": github, "azure-devops-oidc": os.environ.get("SYSTEM_ACCESSTOKEN")}
+    if not token.get(kind) or not os.environ.get("DATABRICKS_CLIENT_ID"):
+        sys.exit("Error: cannot authenticate")
+    match arguments:
+        case ["bundle", verb, *rest] if verb in BUNDLE:
+            flags = {word.partition("=")[0] for word in rest if word.startswith("-")}
+            assert flags <= BUNDLE[verb] | {"-t", "--var"}, f"unknown flags {flags}"
+            if verb == "run":
+                return f"Run URL: https://workspace.example/{rest[0]}"
+            if verb == "plan":
+                Path("dist").mkdir()
+                Path("dist/project-1-py3-none-any.whl").write_text("wheel")
+                actions = {"resources.jobs.features": "update", "resources.jobs.scoring": "skip"}
+                return {"plan": {key: {"action": action} for key, action in actions.items()}}
+            if verb == "deploy" and "--plan" in rest:
+                assert json.loads(Path(rest[rest.index("--plan") + 1]).read_text())["plan"]
+                assert [*Path("dist").glob("*.whl")], "the wheel that the plan names"
+            if verb == "summary":
+                return {"resources": {"schemas": {"mlops": SCHEMA}}}
+            return "done"
+        case ["registered-models", "list", "--catalog-name", "some", "--schema-name", "schema", *_]:
+            return [{"full_name": MODEL}]
+        case ["registered-models", "get", _, "--include-aliases", *_]:
+            at = {"champion": 2, "previous_champion": 1}
+            return {"aliases": [{"alias_name": k, "version_num": v} for k, v in at.items()]}
+        case ["registered-models", "set-alias", _, _, _] | [
+            "registered-models",
+            "delete-alias",
+            *_,
+        ]:
+            return "done"
+        case ["model-versions", "list", _, *_]:
+            return [{"version": 9}, {"version": 10}]
+        case ["api", "post", path, "--json", body]:
+            assert path == "/api/2.0/mlflow/unity-catalog/model-versions/set-tag"
+            assert json.loads(body).keys() == {"name", "version", "key", "value"}
+            return {}
+    sys.exit(f"Error: unknown command {arguments}")
+
+
+def main() -> int:
+    """Record the call, then do as the program would, or as the test wants."""
+    name, arguments = Path(sys.argv[0]).name, sys.argv[1:]
+    call = {
+        "program": name,
+        "arguments": arguments,
+        "client": os.environ.get("DATABRICKS_CLIENT_ID"),
+        "token": os.environ.get("ACTIONS_ID_TOKEN_REQUEST_TOKEN"),
+    }
+    with (STUB / "calls.jsonl").open("a") as file:
+        file.write(json.dumps(call) + "\n")
+    line = " ".join([name, *arguments])
+    for what in ("fail", "cancel"):
+        if (STUB / what).exists() and re.search((STUB / what).read_text(), line):
+            if what == "cancel":
+                Path(os.environ["CI_CANCELLED"]).touch()
+            print(f"{line}: {what}", file=sys.stderr)
+            return 1
+    if name == "databricks":
+        answer = databricks(arguments)
+        print(answer if isinstance(answer, str) else json.dumps(answer))
+    elif name == "uv" and arguments[0] == "sync":
+        Path(".venv").mkdir(exist_ok=True)
+    elif name == "uv" and "pytest" in arguments:
+        Path("reports").mkdir(exist_ok=True)
+        Path("reports/junit.xml").write_text("<testsuites/>")
+    elif name == "uv" and arguments[:2] == ["tool", "run"]:
+        return subprocess.run([(STUB / "copier").read_text(), *arguments[3:]]).returncode
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

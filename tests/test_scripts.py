@@ -1,0 +1,270 @@
+"""The scripts that a project delivers with, run as a person and CI run them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import zipfile
+from pathlib import Path
+
+import pytest
+from conftest import commit, copy_template, git, render
+from test_ci import Lab, lab, made
+from test_update import edit
+
+__all__ = ["lab", "made"]
+
+
+def start(project: Path, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a command of a project."""
+    return subprocess.run(
+        command,
+        cwd=project,
+        env={k: v for k, v in os.environ.items() if k != "CI"} | environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+
+
+# ---- make release -------------------------------------------------------------------------------
+@pytest.fixture(params=["tag", "branch"])
+def released(request: pytest.FixtureRequest, template: Path, tmp_path: Path) -> tuple[Path, str]:
+    """A project with a remote, and the refs its releases have."""
+    project = render(template, tmp_path / "project", release_by=request.param)
+    commit(project)
+    git(project, "clone", "--quiet", "--bare", str(project), str(tmp_path / "remote.git"))
+    git(project, "remote", "add", "origin", str(tmp_path / "remote.git"))
+    return project, {"tag": "refs/tags/v", "branch": "refs/heads/release/"}[request.param]
+
+
+def test_release_pushes_what_starts_one(released: tuple[Path, str]) -> None:
+    project, prefix = released
+    assert start(project, "make", "release", "VERSION=1.9.0").returncode == 0
+    commit(project, "Something new")
+    git(project, "push", "--quiet", "origin", "HEAD:main")
+    done = start(project, "make", "release", "VERSION=1.10.0")
+    assert done.returncode == 0, done.stdout
+    assert "Changes since 1.9.0:" in done.stdout
+    assert "Something new" in done.stdout
+    listed = git(project, "ls-remote", "origin", f"{prefix}1.10.0")
+    assert listed.split() == [git(project, "rev-parse", "HEAD").strip(), f"{prefix}1.10.0"]
+
+
+@pytest.mark.parametrize(
+    ("version", "says"),
+    [
+        ("", "VERSION=1.2.0"),
+        ("1.2", "VERSION=1.2.0"),
+        ("v1.2.0", "VERSION=1.2.0"),
+        ("1.2.0; ls", "no version"),
+        ("1.0.0", "1.0.0 is released already"),
+        ("0.9.9", "1.0.0 is released already"),
+    ],
+)
+def test_release_refuses(released: tuple[Path, str], version: str, says: str) -> None:
+    project, prefix = released
+    git(project, "push", "--quiet", "origin", f"HEAD:{prefix}1.0.0")
+    done = start(project, "make", "release", VERSION=version)
+    assert done.returncode
+    assert says in done.stdout
+
+
+def test_release_is_the_newest_committed_main(released: tuple[Path, str]) -> None:
+    project, prefix = released
+    (project / "new.txt").touch()
+    assert "not committed" in start(project, "make", "release", "VERSION=1.0.0").stdout
+    commit(project, "Not pushed")
+    assert "newest commit of main" in start(project, "make", "release", "VERSION=1.0.0").stdout
+    assert git(project, "ls-remote", "origin", f"{prefix}*") == ""
+
+
+# ---- The Databricks CLI -------------------------------------------------------------------------
+@pytest.fixture
+def mirror(tmp_path: Path) -> Path:
+    """A mirror of the CLI's releases, with version 9.9.9."""
+    machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), "amd64")
+    system = platform.system().lower()
+    folder = tmp_path / "mirror/v9.9.9"
+    folder.mkdir(parents=True)
+    archive = folder / f"databricks_cli_9.9.9_{system}_{machine}.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("databricks", "#!/bin/sh\necho Databricks CLI v9.9.9\n")
+    digest = hashlib.sha256(archive.read_bytes()).hexdigest()
+    sums = folder / "databricks_cli_9.9.9_SHA256SUMS"
+    sums.write_text(f"{'0' * 64}  other.zip\n{digest}  {archive.name}\n")
+    return folder.parent
+
+
+def install(project: Path, mirror: Path) -> subprocess.CompletedProcess[str]:
+    """Have make bring the CLI, as on a machine without it."""
+    command = ["make", ".bin/databricks", "DATABRICKS_CLI=9.9.9"]
+    return start(project, *command, DATABRICKS_CLI_SOURCE=mirror.as_uri())
+
+
+def test_cli_is_brought_when_missing(default_project: Path, mirror: Path, tmp_path: Path) -> None:
+    project = shutil.copytree(default_project, tmp_path / "project")
+    done = install(project, mirror)
+    assert done.returncode == 0, done.stdout
+    said = subprocess.run([project / ".bin/databricks"], text=True, capture_output=True).stdout
+    assert said == "Databricks CLI v9.9.9\n"
+
+
+def test_cli_that_was_changed_is_refused(
+    default_project: Path, mirror: Path, tmp_path: Path
+) -> None:
+    project = shutil.copytree(default_project, tmp_path / "project")
+    (archive,) = mirror.rglob("*.zip")
+    archive.write_bytes(archive.read_bytes() + b" ")
+    done = install(project, mirror)
+    assert "is not what the release's checksums say" in done.stdout
+    assert not (project / ".bin/databricks").exists()
+    archive.unlink()
+    assert "set DATABRICKS_CLI_SOURCE to a mirror" in install(project, mirror).stdout
+
+
+# ---- Deliveries by hand -------------------------------------------------------------------------
+MISTAKES = {
+    "plan of nothing": (["deploy", "TARGET=prod"], "Fix: make plan TARGET=prod"),
+    "plan that is not there": (["deploy", "TARGET=prod", "PLAN=no"], "no/plan.json is missing"),
+    "pr without a number": (["deploy", "TARGET=pr"], "make ... TARGET=pr PR=12"),
+    "number without pr": (["deploy", "TARGET=staging", "PR=1"], "make ... TARGET=pr PR=12"),
+    "no number": (["deploy", "TARGET=pr", "PR=1;ls"], "is no number"),
+    "destroying prod": (["destroy", "TARGET=prod"], "prod is not for destroying"),
+    "destroying staging": (["destroy", "TARGET=staging"], "staging is not for destroying"),
+    "no version": (["approve", "TARGET=prod"], "Fix: VERSION=3"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistakes_name_the_fix(lab: Lab, mistake: str) -> None:
+    command, says = MISTAKES[mistake]
+    done = start(lab.project, "make", *command, PATH=f"{lab.programs}:/usr/bin:/bin")
+    assert done.returncode
+    assert says in done.stdout
+    assert lab.calls() == [], "nothing was done on the workspace"
+
+
+def by_hand(lab: Lab, *command: str, **more: str) -> subprocess.CompletedProcess[str]:
+    """Run make as somebody who has signed in."""
+    return start(
+        lab.project,
+        "make",
+        *command,
+        PATH=f"{lab.programs}:/usr/bin:/bin",
+        DATABRICKS_AUTH_TYPE="azure-devops-oidc",
+        SYSTEM_ACCESSTOKEN="mine",
+        DATABRICKS_CLIENT_ID="me",
+        HOME=str(lab.programs),
+        **more,
+    )
+
+
+def test_plan_of_another_commit_is_refused(lab: Lab) -> None:
+    assert by_hand(lab, "plan", "TARGET=prod").returncode == 0
+    commit(lab.project, "Later")
+    done = by_hand(lab, "deploy", "TARGET=prod", "PLAN=plan")
+    assert "the plan was made from commit" in done.stdout
+    assert not [line for line in lab.bundle() if line.startswith("deploy")]
+
+
+def test_in_ci_a_plan_without_its_digest_is_refused(lab: Lab) -> None:
+    assert by_hand(lab, "plan", "TARGET=prod").returncode == 0
+    done = by_hand(lab, "deploy", "TARGET=prod", "PLAN=plan", CI="true")
+    assert "Fix: set DIGEST" in done.stdout
+    assert by_hand(lab, "deploy", "TARGET=prod", "PLAN=plan").returncode == 0
+
+
+# ---- make propose-update ------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def versions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The template with a second version, which changes the Makefile's first line."""
+    template = copy_template(tmp_path_factory.mktemp("versions") / "template")
+    edit(template / "template/Makefile.jinja", lambda text: "# Version 2.\n" + text)
+    commit(template)
+    git(template, "tag", "v0.2.0")
+    return template
+
+
+@pytest.fixture
+def old(versions: Path, lab: Lab, tmp_path: Path) -> Lab:
+    """A project of the first version behind a remote, with recording programs."""
+    import copier
+
+    project = tmp_path / "old"
+    copier.run_copy(
+        str(versions), project, data={"ci": "both"}, defaults=True, quiet=True, vcs_ref="v0.1.0"
+    )
+    commit(project)
+    return lab_of(project, lab, tmp_path)
+
+
+def lab_of(project: Path, lab: Lab, folder: Path) -> Lab:
+    """The same programs for another project."""
+    remote = folder / "old.git"
+    git(project, "clone", "--quiet", "--bare", str(project), str(remote))
+    git(project, "remote", "add", "origin", str(remote))
+    return Lab(project, remote, lab.programs, lab.home)
+
+
+SYSTEMS = pytest.mark.parametrize("system", ["github", "azure"])
+OPENS = {"github": ["pr", "create"], "azure": ["repos", "pr", "create"]}
+BRANCH = "refs/heads/template/v0.2.0"
+
+
+def opened(lab: Lab) -> list[list[str]]:
+    """Calls that open a pull request."""
+    calls = [call["arguments"] for call in lab.calls() if call["program"] in ("gh", "az")]
+    return [words for words in calls if "create" in words]
+
+
+@SYSTEMS
+def test_newer_template_becomes_a_pull_request(old: Lab, system: str) -> None:
+    old.run(system, "template-update", old.event("schedule"))
+    assert old.outcome.results == {"update": "success"}, old.outcome.output
+    (words,) = opened(old)
+    assert words[: len(OPENS[system])] == OPENS[system]
+    assert git(old.remote, "show", f"{BRANCH}:Makefile").startswith("# Version 2.\n")
+    assert "v0.2.0" in git(old.remote, "show", f"{BRANCH}:.copier-answers.yml")
+    old.run(system, "template-update", old.event("schedule"))
+    assert opened(old) == [], "the branch is there: nobody's work on it is thrown away"
+    assert old.outcome.results == {"update": "success"}
+
+
+@SYSTEMS
+def test_conflicts_are_listed_and_fail_until_resolved(old: Lab, system: str) -> None:
+    edit(old.project / "Makefile", lambda text: "# Ours.\n" + text)
+    commit(old.project)
+    git(old.project, "push", "--quiet", "origin", "HEAD:main")
+    for _ in range(2):  # the second run finds the branch
+        old.run(system, "template-update", old.event("schedule"))
+        assert old.outcome.results == {"update": "failure"}
+        assert "unresolved conflicts: Makefile" in old.outcome.output
+    git(old.project, "fetch", "--quiet", "origin", BRANCH)
+    git(old.project, "switch", "--quiet", "--detach", "FETCH_HEAD")
+    edit(old.project / "Makefile", lambda text: "# Ours and version 2.\n")
+    commit(old.project)
+    git(old.project, "push", "--quiet", "origin", f"HEAD:{BRANCH}")
+    old.run(system, "template-update", old.event("schedule", commit=old.head("main")))
+    assert old.outcome.results == {"update": "success"}, old.outcome.output
+
+
+def test_text_of_the_pull_request_lists_conflicts(old: Lab) -> None:
+    edit(old.project / "Makefile", lambda text: "# Ours.\n" + text)
+    commit(old.project)
+    done = start(old.project, "make", "propose-update", PATH=f"{old.programs}:/usr/bin:/bin")
+    assert done.returncode
+    text = (old.project / "reports/template-update.md").read_text()
+    assert "- `Makefile`" in text
+    assert "v0.1.0 to v0.2.0" in text
+
+
+def test_nothing_newer_changes_nothing(lab: Lab) -> None:
+    before = lab.head()
+    done = start(lab.project, "make", "propose-update", PATH=f"{lab.programs}:/usr/bin:/bin")
+    assert done.returncode == 0, done.stdout
+    assert "nothing newer than v0.1.0" in done.stdout
+    assert lab.head() == before
