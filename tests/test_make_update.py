@@ -180,6 +180,7 @@ def test_both_changed_the_same_lines(old: Callable[..., Path]) -> None:
     assert "# of version 2: bird\n>>>>>>> template-v0.2.0" in text
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("answers", [{}, {"project_name": HOSTILE, "ci": "both"}])
 def test_result_is_a_fresh_render(
     versions: Path, old: Callable[..., Path], tmp_path: Path, answers: dict[str, str]
@@ -197,12 +198,14 @@ def test_result_is_a_fresh_render(
     assert "Newest    this one" in script(project, "status").stdout
 
 
+@pytest.mark.full
 def test_dry_run_changes_nothing(old: Callable[..., Path]) -> None:
     project = old()
     assert "Would change docs/roll-back.md" in updated(project, "--dry-run")
     is_untouched(project)
 
 
+@pytest.mark.full
 def test_make_check_decides(old: Callable[..., Path]) -> None:
     project = old()
     removed = ("\t$(RUN) mypy", "\t$(RUN) ruff format", "\t$(RUN) $(PACKAGE) check")
@@ -219,6 +222,7 @@ def test_make_check_decides(old: Callable[..., Path]) -> None:
         git(project, "reset", "--quiet", "--hard", "HEAD~1")
 
 
+@pytest.mark.full
 def test_status_lists_edits_of_template_files(old: Callable[..., Path]) -> None:
     project = old()
     assert "No local edits of its files." in script(project, "status").stdout
@@ -243,6 +247,7 @@ def test_status_lists_edits_of_template_files(old: Callable[..., Path]) -> None:
 # ---- Answers change ----------------------------------------------------------------------------
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("there", "back", "appears"),
     [
@@ -275,14 +280,17 @@ def test_answers_change_there_and_back(
     assert contents(project) == before
 
 
+@pytest.mark.full
 def test_package_name_cannot_change(old: Callable[..., Path]) -> None:
     refused(old(), "package_name cannot change", "--data", "package_name=other")
 
 
+@pytest.mark.full
 def test_unknown_version_is_refused(old: Callable[..., Path]) -> None:
     refused(old(), "no version v7.7.7", "--vcs-ref", "v7.7.7")
 
 
+@pytest.mark.full
 def test_bad_answer_is_refused(old: Callable[..., Path]) -> None:
     refused(old(), "'jenkins' is not in", "--data", "ci=jenkins")
 
@@ -317,6 +325,7 @@ def test_every_migration_turns_before_into_after(tmp_path: Path) -> None:
             assert contents(project) == contents(example / "after"), migration.name
 
 
+@pytest.mark.full
 def test_ten_releases_in_one_step(tmp_path: Path) -> None:
     """Each release moves one file and rewrites it; the edit goes all the way."""
     template = copy_template(tmp_path / "template")
@@ -347,6 +356,7 @@ def test_ten_releases_in_one_step(tmp_path: Path) -> None:
     assert "the team's line" in (project / "docs/note10.md").read_text()
 
 
+@pytest.mark.full
 def test_migration_may_change_team_files_and_may_fail(tmp_path: Path) -> None:
     template = copy_template(tmp_path / "template")
     project = render(template, tmp_path / "project")
@@ -381,6 +391,7 @@ def test_dirty_tree(old: Callable[..., Path]) -> None:
     assert "?? notes.txt" in refused(project, "Commit or stash")
 
 
+@pytest.mark.full
 def test_no_repository_and_no_commit(old: Callable[..., Path]) -> None:
     project = old()
     shutil.rmtree(project / ".git")
@@ -391,6 +402,7 @@ def test_no_repository_and_no_commit(old: Callable[..., Path]) -> None:
     assert "no commit yet" in script(project, "update").stderr
 
 
+@pytest.mark.full
 def test_inside_another_repository(old: Callable[..., Path], tmp_path: Path) -> None:
     project = old()
     shutil.rmtree(project / ".git")
@@ -398,6 +410,7 @@ def test_inside_another_repository(old: Callable[..., Path], tmp_path: Path) -> 
     refused(project, "a repository of its own")
 
 
+@pytest.mark.full
 def test_shallow_clone_detached_head_odd_path(old: Callable[..., Path], tmp_path: Path) -> None:
     project = old()
     edit_all(project)
@@ -417,6 +430,7 @@ def test_shallow_clone_detached_head_odd_path(old: Callable[..., Path], tmp_path
     is_untouched(clone)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("committed", [True, False], ids=["in_commits", "in_working_tree"])
 def test_windows_line_endings(old: Callable[..., Path], committed: bool) -> None:
     project = old()
@@ -441,6 +455,7 @@ def test_windows_line_endings(old: Callable[..., Path], committed: bool) -> None
     assert b"\r\n" in (project / f"{PACKAGE}/problem.py").read_bytes()
 
 
+@pytest.mark.full
 def test_unreachable_template(old: Callable[..., Path], versions: Path) -> None:
     project = old()
     text = (project / ".copier-answers.yml").read_text().replace(str(versions), "/nowhere/at-all")
@@ -454,6 +469,7 @@ def test_unreachable_template(old: Callable[..., Path], versions: Path) -> None:
     assert "cannot be reached" in done.stderr
 
 
+@pytest.mark.full
 def test_moved_template(old: Callable[..., Path], versions: Path, tmp_path: Path) -> None:
     """Its new home came without tags, too: hooks/releases.yml stands in."""
     project = old()
@@ -470,12 +486,14 @@ def test_moved_template(old: Callable[..., Path], versions: Path, tmp_path: Path
     assert (project / "docs/added.md").is_file()
 
 
+@pytest.mark.full
 def test_shallow_template(old: Callable[..., Path], versions: Path, tmp_path: Path) -> None:
     shallow = tmp_path / "shallow"
     git(tmp_path, "clone", "--quiet", "--depth=1", versions.as_uri(), str(shallow))
     refused(old(), "git fetch --unshallow", "--source", str(shallow))
 
 
+@pytest.mark.full
 def test_missing_answers(old: Callable[..., Path]) -> None:
     project = old()
     (project / ".copier-answers.yml").unlink()
@@ -483,6 +501,7 @@ def test_missing_answers(old: Callable[..., Path]) -> None:
     assert "git checkout COMMIT~1" in refused(project, "is missing")
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("before", "after", "says"),
     [
@@ -500,6 +519,7 @@ def test_broken_answers(old: Callable[..., Path], before: str, after: str, says:
     assert "git log -p" in refused(project, says)
 
 
+@pytest.mark.full
 def test_answer_edited_by_hand(old: Callable[..., Path]) -> None:
     project = old()
     answers = project / ".copier-answers.yml"
@@ -510,6 +530,7 @@ def test_answer_edited_by_hand(old: Callable[..., Path]) -> None:
     assert "  .azure/pull-request.yml" in said
 
 
+@pytest.mark.full
 def test_untracked_file_in_the_way(old: Callable[..., Path]) -> None:
     project = old()
     edit(project / ".gitignore", lambda text: text + "docs/added.md\n")
@@ -561,6 +582,7 @@ def test_killed_while_writing(old: Callable[..., Path], tmp_path: Path, when: st
     assert script(project, "update").returncode == 1, "the one conflict, as if nothing had been"
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("seconds", [0.8, 1.6, 2.4])
 def test_killed_at_any_time(old: Callable[..., Path], seconds: float) -> None:
     project = old()

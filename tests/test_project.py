@@ -81,6 +81,10 @@ def test_make_test(project: Path) -> None:
     assert " passed" in finish("make", "test", cwd=project)
 
 
+def test_thorough_tests_of_the_machinery(project: Path) -> None:
+    assert " passed" in finish("make", "test-full", "ARGS=-m thorough", cwd=project)
+
+
 def test_wheel_holds_the_package_and_its_entry_points(project: Path, tmp_path: Path) -> None:
     uv = shutil.which("uv") or ROOT / ".uv/bin/uv"
     finish(uv, "build", "--quiet", "--wheel", "--out-dir", tmp_path, cwd=project)
