@@ -7,7 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 
-RESAMPLES = 400
+RESAMPLES = 200
 SEED = 2013
 
 
