@@ -81,6 +81,7 @@ def test_make_test(project: Path) -> None:
     assert " passed" in finish("make", "test", cwd=project)
 
 
+@pytest.mark.full  # two minutes; `make test` of the project holds one test of each part
 def test_thorough_tests_of_the_machinery(project: Path) -> None:
     assert " passed" in finish("make", "test-full", "ARGS=-m thorough", cwd=project)
 
