@@ -560,7 +560,10 @@ sys.exit(code)
 """
 
 
-@pytest.mark.parametrize("when", ["before", "within", "after"])
+SLOW = [pytest.param(when, marks=pytest.mark.full) for when in ("before", "after")]
+
+
+@pytest.mark.parametrize("when", ["within", *SLOW])
 def test_killed_while_writing(old: Callable[..., Path], tmp_path: Path, when: str) -> None:
     project = old()
     edit_all(project)

@@ -21,7 +21,7 @@ CLASSES = {
     "quality_monitors": "QualityMonitor",
     "registered_models": "RegisteredModel",
     "schemas": "Schema",
-    "secret_scopes": "SecretScope",
+    "secret_scopes": "SecretScope",  # pragma: allowlist secret
     "sql_warehouses": "SqlWarehouse",
     "volumes": "Volume",
 }
