@@ -38,13 +38,18 @@ def commit(where: Path, message: str = "state") -> None:
     git(where, "commit", "--quiet", "--allow-empty", "--message", message)
 
 
-def copy_template(to: Path) -> Path:
-    """Copy what a commit of the working tree would hold, commit it there and tag it v0.1.0."""
+def copy_working_tree(to: Path) -> None:
+    """Copy what a commit of the working tree would hold."""
     listed = git(ROOT, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
     for name in filter(None, listed.split("\0")):
         if (ROOT / name).is_file():
             (to / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, to / name)
+
+
+def copy_template(to: Path) -> Path:
+    """Copy what a commit of the working tree would hold, commit it there and tag it v0.1.0."""
+    copy_working_tree(to)
     commit(to)
     git(to, "tag", "v0.1.0")
     return to

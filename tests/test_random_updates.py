@@ -280,21 +280,11 @@ def play(
     assert contents(project) == before, told
 
 
-@pytest.mark.parametrize("seed", range(4))
+SEEDS = [*range(4), *(pytest.param(seed, marks=pytest.mark.full) for seed in range(4, 200))]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
 def test_random_update(
-    seed: int,
-    script: ModuleType,
-    template: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    play(seed, script, template, tmp_path, monkeypatch, capsys)
-
-
-@pytest.mark.full
-@pytest.mark.parametrize("seed", range(4, 200))
-def test_random_update_full(
     seed: int,
     script: ModuleType,
     template: Path,

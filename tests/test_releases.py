@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 from itertools import pairwise
@@ -12,7 +11,7 @@ from typing import Any
 import copier
 import pytest
 import yaml
-from conftest import ROOT, answers_of, commit, git, render
+from conftest import ROOT, answers_of, commit, copy_working_tree, git, render
 from packaging.version import Version
 from pathspec import GitIgnoreSpec
 from test_update import HOSTILE, contents, edit
@@ -54,11 +53,7 @@ def history(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for tag, name in RELEASES.items():
         git(clone, "tag", tag, name)
     git(clone, "rm", "--quiet", "-r", ".")
-    listed = git(ROOT, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
-    for name in filter(None, listed.split("\0")):
-        if (ROOT / name).is_file():
-            (clone / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, clone / name)
+    copy_working_tree(clone)
     commit(clone)
     git(clone, "tag", "v99.0.0")
     return clone
