@@ -194,7 +194,7 @@ def _lifecycle(options: argparse.Namespace) -> int:
         lifecycle.clear(home)
     journal = lifecycle.open_journal(home, _schema(bundle))
     columns = (TextColumn("{task.description:<34}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
+    with Progress(*columns, TimeElapsedColumn(), console=console, refresh_per_second=1) as progress:
         bar = progress.add_task("starting Spark", total=len(months))
         names = [month.name for month in months]
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
+import pandas as pd
 from pyspark.sql import functions as F
 
 from ..problem import PROBLEM
@@ -12,7 +15,6 @@ from .platform import Platform
 from .point_in_time import lookup
 
 if TYPE_CHECKING:
-    import pandas as pd
     from pyspark.sql import DataFrame
 
 OBSERVATIONS = "observations"
@@ -68,8 +70,28 @@ def labelled(platform: Platform, since: datetime, until: datetime, as_of: dateti
     Columns: entity key, `predict_at`, the features in order, `label`. Sorted by time and key, so
     that the same data always gives the same frame.
     """
-    rows = observations(platform, since, until)
-    known = labels(platform, as_of).select(PROBLEM.entity_key, "label")
-    columns = [PROBLEM.entity_key, "predict_at", *PROBLEM.feature_names, "label"]
-    frame = rows.join(known, PROBLEM.entity_key).select(*columns).toPandas()
-    return frame.sort_values(["predict_at", PROBLEM.entity_key], ignore_index=True)
+    names = (OBSERVATIONS, *PROBLEM.label_sources)
+    state = (as_of, *(platform.version(name) for name in names))
+    held = _HELD.get(platform)
+    if held is None or held.state != state or held.since > since:
+        rows = observations(platform, since, as_of)
+        known = labels(platform, as_of).select(PROBLEM.entity_key, "label")
+        columns = [PROBLEM.entity_key, "predict_at", *PROBLEM.feature_names, "label"]
+        frame = rows.join(known, PROBLEM.entity_key).select(*columns).toPandas()
+        frame = frame.sort_values(["predict_at", PROBLEM.entity_key], ignore_index=True)
+        held = _HELD[platform] = _Held(state, since, frame)
+    start, end = (pd.Timestamp(time).tz_convert(None) for time in (since, until))
+    made = held.frame["predict_at"]
+    return held.frame[(made > start) & (made <= end)].reset_index(drop=True)
+
+
+@dataclass(frozen=True)
+class _Held:
+    """The rows after `since` that were read last: training and evaluation read the same ones."""
+
+    state: tuple[object, ...]
+    since: datetime
+    frame: pd.DataFrame
+
+
+_HELD: WeakKeyDictionary[Platform, _Held] = WeakKeyDictionary()

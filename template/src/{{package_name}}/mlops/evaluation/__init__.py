@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime
 from typing import TypeVar
@@ -17,9 +18,10 @@ from ..datasets import labelled
 from ..declarations import CheckResult, EvaluationData
 from ..platform import Platform
 from ..registry import Registry
+from ..trial import CLEAN_PROCESS
 from . import compliance, infrastructure, quality
 from .candidate import MIN_ROWS, Candidate, load_candidate, rival
-from .probe import probe
+from .infrastructure import probe
 
 __all__ = ["MIN_ROWS", "Candidate", "evaluate", "expected_checks", "rival"]
 
@@ -30,6 +32,7 @@ TEAM_CHECKS: Sequence[TeamCheck] = CHECKS
 
 def evaluate(platform: Platform, registry: Registry, version: str) -> list[CheckResult]:
     """Run every check on rows that are later than all that the version was trained on."""
+    CLEAN_PROCESS.start()  # it gets ready while the rows are read
     as_of = datetime.fromisoformat(registry.tag(version, "as_of"))
     since = datetime.fromisoformat(registry.tag(version, "trained_until"))
     frame = labelled(platform, since, as_of, as_of)
@@ -42,19 +45,13 @@ def evaluate(platform: Platform, registry: Registry, version: str) -> list[Check
         reason = f"the version cannot be used: {_words(error)}"
         return [CheckResult(name, False, reason) for name in expected_checks()]
 
-    results = [
-        _guard(name, check, candidate)
-        for name, check in (compliance.CHECKS | quality.checks(PROBLEM.task)).items()
-    ]
-    try:
-        measured = probe(candidate, PROBLEM.gate.patience)
-    except Exception as error:
-        reason = f"it could not be tried in a process of its own: {_words(error)}"
-        results += [
-            CheckResult(name, False, reason, infrastructure.KIND) for name in infrastructure.CHECKS
+    with ThreadPoolExecutor(1) as pool:
+        trying = pool.submit(_infrastructure, candidate)
+        results = [
+            _guard(name, check, candidate)
+            for name, check in (compliance.CHECKS | quality.checks(PROBLEM.task)).items()
         ]
-    else:
-        results += [_guard(*pair, measured) for pair in infrastructure.CHECKS.items()]
+        results += trying.result()
     return results + [_guard(check.__name__, check, candidate.data) for check in TEAM_CHECKS]
 
 
@@ -74,6 +71,16 @@ def expected_checks() -> list[str]:
             )
         names.append(check.__name__)
     return names
+
+
+def _infrastructure(candidate: Candidate) -> list[CheckResult]:
+    try:
+        measured = probe(candidate)
+    except Exception as error:
+        reason = f"it could not be tried in a process of its own: {_words(error)}"
+        kind = infrastructure.KIND
+        return [CheckResult(name, False, reason, kind) for name in infrastructure.CHECKS]
+    return [_guard(*pair, measured) for pair in infrastructure.CHECKS.items()]
 
 
 def _guard(name: str, check: Callable[[Subject], CheckResult], subject: Subject) -> CheckResult:

@@ -3,12 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 from ...problem import PROBLEM
 from ..declarations import CheckResult
-from .probe import Measured
+from ..trial import CLEAN_PROCESS, Measured
+from .candidate import Candidate
+from .compliance import requirements
 
 KIND = "infrastructure"
+BATCH_ROWS = 5000
+
+
+def probe(candidate: Candidate) -> Measured:
+    """Try the version on the latest of its rows, in a clean process.
+
+    Raises:
+        RuntimeError: it could not be tried, with the reason.
+    """
+    import mlflow
+
+    folder = Path(mlflow.artifacts.download_artifacts(candidate.registry.uri(candidate.version)))
+    sample = candidate.data.features.tail(BATCH_ROWS)
+    lines = requirements(candidate.model)
+    return CLEAN_PROCESS.measure(folder, sample, lines, PROBLEM.gate.patience)
 
 
 def loads_in_a_clean_process(measured: Measured) -> CheckResult:

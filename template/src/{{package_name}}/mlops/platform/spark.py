@@ -47,6 +47,8 @@ _CONFIGURATION = {
     "spark.sql.adaptive.enabled": "false",
     "spark.rdd.compress": "false",
     "spark.shuffle.compress": "false",
+    # Python's call site with every column: five more calls to Java each.
+    "spark.python.sql.dataFrameDebugging.enabled": "false",
     "spark.sql.execution.arrow.pyspark.enabled": "true",
     # Rows from pandas as a literal in the plan cost the optimizer seconds.
     "spark.sql.execution.arrow.localRelationThreshold": "0",
