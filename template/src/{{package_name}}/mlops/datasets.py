@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pyspark.sql import functions as F
 
-from ..problem import PROBLEM
+from .team import PROBLEM, own
 from .platform import Platform
 from .point_in_time import lookup
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from pyspark.sql import DataFrame
 
-OBSERVATIONS = "observations"
+OBSERVATIONS = own("observations")
 
 
 def assemble(platform: Platform, since: datetime, until: datetime) -> DataFrame:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from ..problem import PROBLEM
+from .team import PROBLEM
 from .evaluation import expected_checks, rival
 from .platform import Platform
 from .registry import CHALLENGER, CHAMPION, PREVIOUS, Registry

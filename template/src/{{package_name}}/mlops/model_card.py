@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ..problem import PROBLEM
+from .team import PROBLEM
 from .declarations import CheckResult
 from .registry import Registry
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..problem import PROBLEM
+from .team import PROBLEM
 from .platform import Platform
 
 if TYPE_CHECKING:

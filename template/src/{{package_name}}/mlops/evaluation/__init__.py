@@ -11,8 +11,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import TypeVar
 
-from ...checks import CHECKS
-from ...problem import PROBLEM
+from ..team import PROBLEM, module
 from ..datasets import labelled
 from ..declarations import CheckResult, EvaluationData
 from ..platform import Platform
@@ -25,7 +24,7 @@ __all__ = ["MIN_ROWS", "Candidate", "evaluate", "expected_checks", "rival"]
 
 Subject = TypeVar("Subject")
 TeamCheck = Callable[[EvaluationData], CheckResult]
-TEAM_CHECKS: Sequence[TeamCheck] = CHECKS
+TEAM_CHECKS: Sequence[TeamCheck] = module("checks").CHECKS
 
 
 def evaluate(platform: Platform, registry: Registry, version: str) -> list[CheckResult]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from ...problem import PROBLEM
+from ..team import PROBLEM
 from ..declarations import EvaluationData
 from ..predictions import as_column
 from ..registry import CHAMPION, PREVIOUS, Registry

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
-from ...problem import PROBLEM
+from ..team import PROBLEM
 from ..declarations import CheckResult
 from .candidate import MIN_ROWS, Candidate
 

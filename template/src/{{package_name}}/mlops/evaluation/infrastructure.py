@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ...problem import PROBLEM
+from ..team import PROBLEM
 from ..declarations import CheckResult
 from .probe import Measured
 

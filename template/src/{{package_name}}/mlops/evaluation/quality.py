@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from ...problem import PROBLEM
+from ..team import PROBLEM
 from ..declarations import CheckResult
 from ..metrics import gain, naive_score, score
 from .candidate import MIN_ROWS, Candidate
