@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from pyspark.sql import functions as F
 
-from .team import PROBLEM, own
 from .platform import Platform
 from .point_in_time import lookup
+from .team import PROBLEM, own
 
 if TYPE_CHECKING:
     import pandas as pd

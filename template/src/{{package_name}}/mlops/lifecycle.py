@@ -15,12 +15,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from .team import PROBLEM, own
 from .bundle import Bundle
 from .jobs import Runner, TaskEvent
 from .platform.local import LocalPlatform
 from .registry import CHAMPION, SHADOW, Registry
 from .stages.train import code_digest
+from .team import PROBLEM, own
 
 JOURNAL = own("lifecycle") + ".jsonl"
 

@@ -8,7 +8,6 @@ from typing import Any
 import pandas as pd
 from pyspark.sql import functions as F
 
-from .team import PROBLEM
 from .datasets import labels
 from .lifecycle import Journal, Month
 from .metrics import gain
@@ -24,6 +23,7 @@ from .tables import (
     VALIDATION_RESULTS,
     Table,
 )
+from .team import PROBLEM
 
 _BINS = 10
 _CHECK_COLUMNS = ["check", "kind", "value", "threshold", "baseline", "passed", "reason"]

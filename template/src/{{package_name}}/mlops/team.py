@@ -1,8 +1,8 @@
 """The team's code that this process serves; the machinery gets it here and nowhere else.
 
 The first model's code is the package itself. A further model has a package inside that one, by its
-name. A process serves one of them: the one that `--problem` names on its command line, as the jobs of
-a further model do, else the one in MLOPS_PROBLEM, else the first.
+name. A process serves one of them: the one that `--problem` names on its command line, as in the
+jobs of a further model, else the one in MLOPS_PROBLEM, else the first.
 """
 
 from __future__ import annotations

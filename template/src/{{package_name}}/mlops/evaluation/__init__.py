@@ -11,11 +11,11 @@ from dataclasses import replace
 from datetime import datetime
 from typing import TypeVar
 
-from ..team import PROBLEM, module
 from ..datasets import labelled
 from ..declarations import CheckResult, EvaluationData
 from ..platform import Platform
 from ..registry import Registry
+from ..team import PROBLEM, module
 from . import compliance, infrastructure, quality
 from .candidate import MIN_ROWS, Candidate, load_candidate, rival
 from .probe import probe

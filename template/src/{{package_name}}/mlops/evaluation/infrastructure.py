@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..team import PROBLEM
 from ..declarations import CheckResult
+from ..team import PROBLEM
 from .probe import Measured
 
 KIND = "infrastructure"

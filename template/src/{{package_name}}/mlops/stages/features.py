@@ -6,10 +6,10 @@ from datetime import datetime, timedelta
 
 from pyspark.sql import functions as F
 
-from ..team import PROBLEM
 from ..datasets import OBSERVATIONS, assemble
 from ..declarations import Column, FeatureTable
 from ..platform import Platform
+from ..team import PROBLEM
 from . import TaskValues, entry_point
 from .ingest import BEGINNING, SOURCES
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import pandas as pd
 from pyspark.sql import functions as F
 
-from ..team import PROBLEM
 from ..datasets import labels
 from ..drift import population_stability_index, shares
 from ..metrics import gain, score
@@ -23,6 +22,7 @@ from ..tables import (
     VALIDATION_RESULTS,
     Table,
 )
+from ..team import PROBLEM
 from . import TaskValues, entry_point
 from .train import PROFILE_FILE
 

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from pyspark.sql import functions as F
 
-from ..team import PROBLEM
 from ..datasets import observations, require_fresh
 from ..platform import Platform
 from ..registry import CHAMPION, SHADOW, Registry
 from ..tables import PREDICTIONS
+from ..team import PROBLEM
 from . import TaskValues, entry_point
 
 if TYPE_CHECKING:

@@ -8,7 +8,6 @@ from datetime import datetime
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from ..team import FOLDER, PROBLEM, module
 from ..datasets import OBSERVATIONS, labelled, require_fresh
 from ..decisions import decision_on
 from ..drift import profile
@@ -16,6 +15,7 @@ from ..metrics import score
 from ..platform import Platform
 from ..predictions import as_column
 from ..registry import CHALLENGER, Registry
+from ..team import FOLDER, PROBLEM, module
 from . import TaskValues, entry_point
 
 if TYPE_CHECKING:
