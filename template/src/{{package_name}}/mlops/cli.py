@@ -145,7 +145,7 @@ def _setup(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from ..problem import PROBLEM
+    from .team import PROBLEM
 
     text = yaml.safe_load(Path("databricks.yml").read_text())
     problems = 0

@@ -45,13 +45,14 @@ PREDICTIONS = Table(
     "Every prediction ever made, with the inputs it was made from",
     (
         Column("entity", "string", "Key of the entity that was scored"),
+        Column("model", "string", "Name of the registered model"),
         Column("model_version", "string", "Version of the registered model"),
         Column("role", "string", "champion: it was served; shadow: it was only recorded"),
         Column("predict_at", "timestamp", "Data time of the prediction"),
         Column("as_of", "timestamp", "Data time of the scoring run"),
         Column("prediction", "double", "Probability of the label, or its expected value"),
     ),
-    ("entity", "model_version"),
+    ("entity", "model", "model_version"),
 )
 
 VALIDATION_RESULTS = Table(
@@ -97,6 +98,7 @@ DRIFT_METRICS = Table(
     (
         Column("window_start", "timestamp", "Start of the window, exclusive"),
         Column("window_end", "timestamp", "End of the window, inclusive"),
+        Column("model", "string", "Name of the registered model"),
         Column("model_version", "string", "Version whose training data is the reference"),
         Column("feature", "string", "Name of the feature"),
         Column("metric", "string", "psi: population stability index"),
@@ -104,7 +106,7 @@ DRIFT_METRICS = Table(
         Column("threshold", "double", "Above this the feature has drifted"),
         Column("drifted", "boolean", "Whether it has"),
     ),
-    ("window_start", "window_end", "model_version", "feature", "metric"),
+    ("window_start", "window_end", "model", "model_version", "feature", "metric"),
 )
 
 PERFORMANCE_METRICS = Table(
@@ -113,6 +115,7 @@ PERFORMANCE_METRICS = Table(
     (
         Column("window_start", "timestamp", "Start of the window, exclusive"),
         Column("window_end", "timestamp", "End of the window, inclusive"),
+        Column("model", "string", "Name of the registered model"),
         Column("model_version", "string", "Version that made the predictions"),
         Column("role", "string", "champion or shadow"),
         Column("metric", "string", "auc or mae"),
@@ -120,7 +123,7 @@ PERFORMANCE_METRICS = Table(
         Column("baseline", "double", "The same metric of this version at validation"),
         Column("rows", "bigint", "Labelled predictions"),
     ),
-    ("window_start", "window_end", "model_version", "role", "metric"),
+    ("window_start", "window_end", "model", "model_version", "role", "metric"),
 )
 
 RETRAINING_DECISIONS = Table(
@@ -129,12 +132,13 @@ RETRAINING_DECISIONS = Table(
     (
         Column("window_start", "timestamp", "Start of the window, exclusive"),
         Column("window_end", "timestamp", "End of the window, inclusive"),
+        Column("model", "string", "Name of the registered model"),
         Column("model_version", "string", "The champion that was watched"),
         Column("retrain", "boolean", "Whether to train a new version"),
         Column("decayed", "boolean", "Whether performance has decayed"),
         Column("reason", "string", "Why"),
     ),
-    ("window_start", "window_end", "model_version"),
+    ("window_start", "window_end", "model", "model_version"),
 )
 
 EVIDENCE = (

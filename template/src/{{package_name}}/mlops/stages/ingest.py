@@ -7,13 +7,14 @@ from functools import reduce
 
 from pyspark.sql import DataFrame
 
-from ...sources import SOURCES
 from ..contract import bad_rows, good_rows, judge
 from ..declarations import Source
 from ..platform import Platform
 from ..tables import QUARANTINE
+from ..team import module
 from . import TaskValues, entry_point
 
+SOURCES: tuple[Source, ...] = module("sources").SOURCES
 BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 
 

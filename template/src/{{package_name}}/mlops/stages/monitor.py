@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import pandas as pd
 from pyspark.sql import functions as F
 
-from ...problem import PROBLEM
 from ..datasets import labels
 from ..drift import population_stability_index, shares
 from ..metrics import gain, score
@@ -23,6 +22,7 @@ from ..tables import (
     VALIDATION_RESULTS,
     Table,
 )
+from ..team import PROBLEM
 from . import TaskValues, entry_point
 from .train import PROFILE_FILE
 
@@ -43,11 +43,12 @@ def run(
     if champion is None:
         raise LookupError(f"{registry.model} has no champion to watch. Fix: run training first.")
     since = since or as_of - PROBLEM.monitoring_window
-    decided = _decided(platform, since, as_of)
+    decided = _decided(platform, registry.model, since, as_of)
     if decided is not None:
         return decided
     made = F.col("predict_at")
-    rows = platform.read(PREDICTIONS.name).where((made > since) & (made <= as_of))
+    rows = platform.read(PREDICTIONS.name).where(F.col("model") == registry.model)
+    rows = rows.where((made > since) & (made <= as_of))
     drift = _drift(registry, champion, rows)
     performance = _performance(platform, registry, rows, as_of)
     if not performance and not drift:
@@ -67,34 +68,37 @@ def run(
         reasons.append(f"decay: {PROBLEM.metric} is worse than at validation by {decay:.3f}")
     retrain, reason = bool(reasons), "; ".join(reasons) or "none"
 
-    window = (since, as_of)
+    window, watched = (since, as_of), (registry.model, champion)
     evidence: list[tuple[Table, list[tuple[object, ...]]]] = [
         (
             DRIFT_METRICS,
             [
-                (*window, champion, name, "psi", value, rules.psi, name in drifted)
+                (*window, *watched, name, "psi", value, rules.psi, name in drifted)
                 for name, value in sorted(drift.items())
             ],
         ),
         (
             PERFORMANCE_METRICS,
-            [(*window, *p.key, PROBLEM.metric, p.value, p.baseline, p.rows) for p in performance],
+            [
+                (*window, registry.model, *p.key, PROBLEM.metric, p.value, p.baseline, p.rows)
+                for p in performance
+            ],
         ),
-        (RETRAINING_DECISIONS, [(*window, champion, retrain, decayed, reason)]),
+        (RETRAINING_DECISIONS, [(*window, *watched, retrain, decayed, reason)]),
     ]
     for table, found in evidence:
         platform.record(table, found)
     return {"retrain": str(retrain).lower(), "reason": reason}
 
 
-def _decided(platform: Platform, since: datetime, as_of: datetime) -> TaskValues:
+def _decided(platform: Platform, model: str, since: datetime, as_of: datetime) -> TaskValues:
     """What was decided for this window. It stands: the champion may be another one by now.
 
     The decision is written last, so a window without one is measured again.
     """
     if not platform.exists(RETRAINING_DECISIONS.name):
         return None
-    rows = platform.frame(RETRAINING_DECISIONS.name)
+    rows = platform.frame(RETRAINING_DECISIONS.name, model=model)
     start, end = (pd.Timestamp(time).tz_convert(None) for time in (since, as_of))
     rows = rows[(rows["window_start"] == start) & (rows["window_end"] == end)]
     if rows.empty:
