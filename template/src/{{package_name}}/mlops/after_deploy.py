@@ -67,6 +67,7 @@ class Deployment:
     warehouse_id: str
     principals: tuple[str, ...] = ()
     host: str = ""
+    further: tuple[tuple[str, str], ...] = ()  # each further model, and the job that decides on it
 
     def use_host(self) -> None:
         """Have the clients of this process talk to the workspace that was deployed to.
@@ -89,9 +90,10 @@ class Deployment:
         return f"{quoted(self.catalog)}.{quoted(self.schema)}"
 
     @property
-    def model_name(self) -> str:
-        """Three-level name of the registered model."""
-        return f"{self.catalog}.{self.schema}.{self.model}"
+    def deciders(self) -> dict[str, str]:
+        """Three-level name of each registered model, with the id of its deployment job."""
+        pairs = ((self.model, self.job_id), *self.further)
+        return {f"{self.catalog}.{self.schema}.{model}": job_id for model, job_id in pairs}
 
     @classmethod
     def of_summary(
@@ -110,12 +112,13 @@ class Deployment:
                 "json, piped into this command."
             ) from None
         schema = _resource(summary, "schemas", SCHEMA)
-        job_id = str(_resource(summary, "jobs", JOB).get("id") or "")
-        if not job_id:
-            raise ValueError(
-                f"job {JOB} has no id in the summary. Fix: run `databricks bundle deploy` for the "
-                "same target first."
-            )
+        model = str(_resource(summary, "registered_models", MODEL).get("name"))
+        job_id = _job_id(summary, JOB)
+        further = [
+            (str(other.get("name")), _job_id(summary, f"{key}_{JOB}"))
+            for key, other in summary["resources"]["registered_models"].items()
+            if f"{key}_{JOB}" in summary["resources"]["jobs"]
+        ]
         warehouse = warehouse_id or _resource(summary, "dashboards", DASHBOARD).get("warehouse_id")
         if not warehouse or "${" in warehouse:
             raise ValueError("the summary names no SQL warehouse. Fix: pass --warehouse-id ID.")
@@ -124,12 +127,23 @@ class Deployment:
         return cls(
             catalog=str(schema.get("catalog_name")),
             schema=str(schema.get("name")),
-            model=str(_resource(summary, "registered_models", MODEL).get("name")),
+            model=model,
             job_id=job_id,
             warehouse_id=str(warehouse),
             principals=tuple(others),
             host=str((summary.get("workspace") or {}).get("host") or ""),
+            further=tuple(further),
         )
+
+
+def _job_id(summary: Any, key: str) -> str:
+    job_id = str(_resource(summary, "jobs", key).get("id") or "")
+    if not job_id:
+        raise ValueError(
+            f"job {key} has no id in the summary. Fix: run `databricks bundle deploy` for the "
+            "same target first."
+        )
+    return job_id
 
 
 def _resource(summary: Any, kind: str, key: str) -> dict[str, Any]:
@@ -167,7 +181,8 @@ def run(
     steps: dict[str, Callable[[], bool]] = {
         f"table {table.name}": partial(_table, workspace, deployment, table) for table in EVIDENCE
     }
-    steps[f"deployment job of {deployment.model_name}"] = partial(_attach, deployment)
+    for model, job_id in deployment.deciders.items():
+        steps[f"deployment job of {model}"] = partial(_attach, model, job_id)
     for principal in deployment.principals:
         steps[f"grants of {principal}"] = partial(_grant, workspace, deployment, principal)
     failed = 0
@@ -210,14 +225,14 @@ def _table(workspace: WorkspaceClient, deployment: Deployment, table: Table) -> 
     return True
 
 
-def _attach(deployment: Deployment) -> bool:
+def _attach(model_name: str, job_id: str) -> bool:
     from mlflow import MlflowClient
 
     client = MlflowClient(tracking_uri="databricks", registry_uri="databricks-uc")
-    model = client.get_registered_model(deployment.model_name)
-    if str(model.deployment_job_id or "") == deployment.job_id:
+    model = client.get_registered_model(model_name)
+    if str(model.deployment_job_id or "") == job_id:
         return False
-    client.update_registered_model(deployment.model_name, deployment_job_id=deployment.job_id)
+    client.update_registered_model(model_name, deployment_job_id=job_id)
     return True
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import yaml
 
 from .bundle import Bundle, BundleError, load
-from .jobs import JobFailed, JobRefused, Runner, TaskEvent
+from .jobs import JobFailed, JobRefused, Runner, TaskEvent, problem_of
 from .jobs import check as check_jobs
 from .resource_check import check_resources
 
@@ -30,6 +30,9 @@ ACCOUNTS = "https://accounts.azuredatabricks.net"
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; a known error is a message and exit code 1, not a traceback."""
     parser = argparse.ArgumentParser(prog=__package__.split(".")[0], description=__doc__)
+    parser.add_argument(
+        "--problem", metavar="MODEL", help="a further model of the project; default: the first"
+    )
     commands = parser.add_subparsers(dest="command", required=True)
 
     def command(name: str, text: str) -> argparse.ArgumentParser:
@@ -80,6 +83,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     try:
         _go_to_project()
+        if options.problem:
+            _serve(options.problem)
         return _COMMANDS[options.command](options)
     except (
         BundleError,
@@ -107,6 +112,15 @@ def _go_to_project() -> None:
             f"There is no databricks.yml in {here} or above it. Fix: go to the project's folder."
         )
     os.chdir(root)
+
+
+def _serve(problem: str) -> None:
+    """Have this process serve the model; the team's code has not been loaded yet."""
+    os.environ["MLOPS_PROBLEM"] = problem
+    from .team import NAME
+
+    if problem != NAME:
+        raise RuntimeError(f"This process serves {NAME or 'the first model'}, not {problem}.")
 
 
 def _bundle() -> Bundle:
@@ -145,13 +159,28 @@ def _setup(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from .team import PROBLEM
+    from .model_check import check_models
+    from .team import models, module
 
+    names = [str(module("problem", model).PROBLEM.name) for model in ("", *models())]
     text = yaml.safe_load(Path("databricks.yml").read_text())
     problems = 0
+    for mistake in check_models():
+        print(mistake)
+        problems += 1
     for target in text["targets"]:
         bundle = load(Path.cwd(), target)
-        for problem in [*check_jobs(bundle), *check_resources(bundle, PROBLEM.name)]:
+        named = {job: problem_of(bundle, job) for job in bundle.jobs}
+        unknown = [
+            bundle.problem(
+                ("resources", "jobs", job),
+                f"job `{job}`: there is no model `{model}`",
+                f"name one of {', '.join(models()) or 'none: this project has one model'}",
+            )
+            for job, model in named.items()
+            if model and model not in models()
+        ]
+        for problem in [*unknown, *check_jobs(bundle), *check_resources(bundle, *names)]:
             print(f"[{target}] {problem}")
             problems += 1
     print(f"{problems} problems in the bundle for {len(text['targets'])} targets")
@@ -164,6 +193,8 @@ def _run(options: argparse.Namespace) -> int:
         if not sign:
             raise ValueError(f"{name!r} is not name=value. Fix: write it like as_of=2013-06-01.")
     bundle = _bundle()
+    if problem := problem_of(bundle, options.job):
+        _serve(problem)
     runner = Runner(bundle, _connect(bundle), on_task=_say)
     values = runner.run(options.job, {name: value for name, _, value in pairs})
     print(json.dumps(values, indent=2))
@@ -186,6 +217,7 @@ def _lifecycle(options: argparse.Namespace) -> int:
     from .platform.local import home_dir
     from .report import month_table, write_report
     from .summary import summarize
+    from .team import NAME
 
     console = Console()
     bundle, home = _bundle(), home_dir()
@@ -210,11 +242,12 @@ def _lifecycle(options: argparse.Namespace) -> int:
         progress.update(bar, completed=len(months), description="done")
     project = _project_name()
     data = summarize(platform, journal, months, project)
-    REPORTS.mkdir(exist_ok=True)
-    fresh = REPORTS / "lifecycle.json.tmp"
+    reports = REPORTS / NAME
+    reports.mkdir(parents=True, exist_ok=True)
+    fresh = reports / "lifecycle.json.tmp"
     fresh.write_text(json.dumps(data, indent=2, default=str), encoding="utf-8")
-    fresh.replace(REPORTS / "lifecycle.json")
-    page = write_report(data, REPORTS / "lifecycle.html")
+    fresh.replace(reports / "lifecycle.json")
+    page = write_report(data, reports / "lifecycle.html")
     console.print(month_table(data))
     console.print(f"Report: {page.resolve()}", soft_wrap=True)
     return 0
@@ -256,8 +289,10 @@ def _reject(options: argparse.Namespace) -> int:
 
 
 def _decide(platform: LocalPlatform, registry: Registry, version: str) -> int:
+    from .team import own
+
     parameters = {"model_name": registry.model, "model_version": version}
-    Runner(_bundle(), platform, on_task=_say).run("deployment", parameters)
+    Runner(_bundle(), platform, on_task=_say).run(own("deployment"), parameters)
     return 0
 
 

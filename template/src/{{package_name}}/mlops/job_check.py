@@ -237,9 +237,10 @@ class _JobCheck:
         parameters = self.job.get("parameters") or []
         self.parameters = [p["name"] for p in parameters]
         self._unique(parameters, "name", (*self.where, "parameters"))
-        for name in DEPLOYMENT_PARAMETERS if self.key == DEPLOYMENT else ():
+        deploys = self.key == DEPLOYMENT or self.key.endswith(f"_{DEPLOYMENT}")
+        for name in DEPLOYMENT_PARAMETERS if deploys else ():
             if name not in self.parameters:
-                fix = f"add it, or name another job than this one `{DEPLOYMENT}`"
+                fix = f"add it, or name another job than this one `{self.key}`"
                 self.report(self.where, f"a deployment job needs parameter `{name}`", fix)
         self._references(parameters, (*self.where, "parameters"), None)
         self.environments = [e["environment_key"] for e in self.job.get("environments") or []]

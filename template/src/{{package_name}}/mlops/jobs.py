@@ -63,6 +63,22 @@ _ORDER: dict[str, Callable[[Decimal, Decimal], bool]] = {
 }
 
 
+def problem_of(bundle: Bundle, job: str) -> str:
+    """Name of the model that a job's tasks serve; empty for the first, and for no such job."""
+    for task in bundle.jobs.get(job, {}).get("tasks", ()):
+        named = task.get("python_wheel_task", {}).get("named_parameters", {})
+        if named.get("problem"):
+            return text(named["problem"])
+    return ""
+
+
+def _deployment() -> str:
+    """The job that decides on versions of the model which this process serves."""
+    from .team import own  # late: by now it is known which
+
+    return own(DEPLOYMENT)
+
+
 class JobRefused(Exception):  # noqa: N818
     """A run that cannot be started; no task has run. Says where the mistake is and its fix."""
 
@@ -155,10 +171,11 @@ class Runner:
         self._refuse_what_cannot_run(job_key, given)
         values = self._run_job(job_key, given)
         failures: list[JobFailed] = []
+        deployment = _deployment()
         for name, version in self.platform.take_new_versions():
             try:
                 values_of = (name, text(version))
-                self._run_job(DEPLOYMENT, dict(zip(DEPLOYMENT_PARAMETERS, values_of, strict=True)))
+                self._run_job(deployment, dict(zip(DEPLOYMENT_PARAMETERS, values_of, strict=True)))
             except JobFailed as error:  # the next version still gets its turn
                 failures.append(error)
         if failures:
@@ -178,7 +195,8 @@ class Runner:
         jobs = self.bundle.jobs
         if job_key not in jobs:
             raise JobRefused(f"there is no job `{job_key}`. Fix: {suggest(job_key, jobs)}.")
-        reached, ahead = dict[str, None](), [job_key, *({DEPLOYMENT} & jobs.keys())]
+        deployment = _deployment()
+        reached, ahead = dict[str, None](), [job_key, *({deployment} & jobs.keys())]
         while ahead:
             if (key := ahead.pop(0)) not in reached:
                 reached[key] = None
@@ -194,8 +212,8 @@ class Runner:
                 problems.append(self.bundle.problem(where, message, suggest(name, known)))
             if self.now is None:
                 problems += self._needs_time(job_key, given.keys())
-                if DEPLOYMENT in jobs:
-                    problems += self._needs_time(DEPLOYMENT, set(DEPLOYMENT_PARAMETERS))
+                if deployment in jobs:
+                    problems += self._needs_time(deployment, set(DEPLOYMENT_PARAMETERS))
         if problems:
             raise JobRefused("\n".join(map(str, problems)))
 

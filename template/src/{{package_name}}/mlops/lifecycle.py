@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from .bundle import Bundle
+from .datasets import OBSERVATIONS
 from .jobs import Runner, TaskEvent
 from .platform.local import LocalPlatform
 from .registry import CHAMPION, SHADOW, Registry
@@ -105,11 +106,17 @@ class Journal:
 
 def clear(home: Path) -> None:
     """Remove the tables, runs and models of this machine; the journal goes first."""
-    (home / JOURNAL).unlink(missing_ok=True)
+    for journal in home.glob("*lifecycle.jsonl"):  # of other models too: their tables go as well
+        journal.unlink()
     for name in ("warehouse", "artifacts"):
         shutil.rmtree(home / name, ignore_errors=True)
     for database in home.glob("mlflow.db*"):
         database.unlink()
+
+
+def _logs(home: Path, schema: str) -> Iterator[Path]:
+    """What shows that a table of this model has been written."""
+    return (home / "warehouse").glob(f"{schema}.db/{OBSERVATIONS}/_delta_log/*.json")
 
 
 def open_journal(home: Path, schema: str) -> Journal:
@@ -120,7 +127,7 @@ def open_journal(home: Path, schema: str) -> Journal:
     """
     home.mkdir(parents=True, exist_ok=True)
     path = home / JOURNAL
-    if not path.exists() and any((home / "warehouse").glob(f"{schema}.db/*/_delta_log/*.json")):
+    if not path.exists() and any(_logs(home, schema)):
         raise LifecycleError(
             f"{home} holds tables that single jobs have written, so a replay from the start would "
             "not be one. Fix: add --fresh to start over, or set MLOPS_HOME to another folder."
@@ -151,7 +158,7 @@ def replay(
 
     def step(runner: Runner, month: Month, job: str, **parameters: str) -> dict[str, Any]:
         given = {"as_of": month.end.isoformat(), **parameters}
-        return journal.once(f"{month.name} {job}", lambda: {"values": runner.run(job, given)})
+        return journal.once(f"{month.name} {job}", lambda: {"values": runner.run(own(job), given)})
 
     first, window = PROBLEM.replay_start, PROBLEM.training_window
     # With too little history to train on, the next month brings this one in as well.

@@ -21,9 +21,9 @@ _SCHEDULES = {"alerts": "quartz_cron_schedule", "quality_monitors": "quartz_cron
 _PARENTS = {"volumes": "schema_name", "registered_models": "schema_name"}
 
 
-def check_resources(bundle: Bundle, model: str | None = None) -> list[Problem]:
-    """Check everything but jobs, for the target; `model` is the model's name in problem.py."""
-    found = [*_target(bundle), *_model(bundle, model)]
+def check_resources(bundle: Bundle, *models: str) -> list[Problem]:
+    """Check everything but jobs, for the target; `models` are names as each problem.py has them."""
+    found = [*_target(bundle), *(p for model in models for p in _model(bundle, model, models))]
     for kind, resources in bundle.resources.items():
         if kind == "jobs":
             continue
@@ -69,10 +69,10 @@ def _target(bundle: Bundle) -> Iterator[Problem]:
         yield bundle.problem(("workspace", "root_path"), message, fix)
 
 
-def _model(bundle: Bundle, model: str | None) -> Iterator[Problem]:
+def _model(bundle: Bundle, model: str, models: tuple[str, ...]) -> Iterator[Problem]:
     names = {key: m.get("name") for key, m in _maps(bundle, "registered_models")}
-    if model and names and model not in names.values():
-        key = next(iter(names))
+    if names and model not in names.values():
+        key = next((key for key, name in names.items() if name not in models), next(iter(names)))
         message = f"registered model `{key}` is called `{names[key]}`, in problem.py `{model}`"
         at: Where = ("resources", "registered_models", key, "name")
         yield bundle.problem(at, message, f"set variable `model` to `{model}`")

@@ -26,11 +26,27 @@ def _asked() -> str:
 
 
 NAME = _asked()
+os.environ["MLOPS_PROBLEM"] = NAME  # a process that is started from here serves the same
 
 
-def module(name: str) -> ModuleType:
-    """One of the team's modules: `problem`, `sources`, `model` or `checks`."""
-    return import_module(".".join(filter(None, (PACKAGE, NAME, name))))
+def models() -> list[str]:
+    """Names of the further models, those that have a package of their own."""
+    inside = Path(__file__).parent.parent
+    return sorted(path.parent.name for path in inside.glob("*/problem.py"))
+
+
+def module(name: str, model: str = NAME) -> ModuleType:
+    """One of the team's modules: `problem`, `sources`, `model` or `checks`.
+
+    Raises:
+        LookupError: there is no such model.
+    """
+    if model and model not in models():
+        raise LookupError(
+            f"There is no model {model!r} beside the first. Fix: --problem is one of "
+            f"{', '.join(models()) or 'none: make add-model NAME=' + model}."
+        )
+    return import_module(".".join(filter(None, (PACKAGE, model, name))))
 
 
 def own(name: str) -> str:

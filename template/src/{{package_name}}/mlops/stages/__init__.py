@@ -14,9 +14,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ..platform import Platform, connect
+from ..team import NAME
 
 TaskValues = Mapping[str, str] | None
-_PLATFORM = {"catalog": True, "schema": True}  # needed by each stage, to find its tables
+# Of every stage: where its tables are, and which model it serves, the first unless it is named.
+_COMMON = {"catalog": True, "schema": True, "problem": False}
 
 
 class ParameterError(ValueError):
@@ -50,7 +52,7 @@ class EntryPoint:
             for name, parameter in signature.parameters.items()
             if parameter.kind is inspect.Parameter.KEYWORD_ONLY
         }
-        self.parameters: dict[str, bool] = _PLATFORM | {
+        self.parameters: dict[str, bool] = _COMMON | {
             name: parameter.default is inspect.Parameter.empty
             for name, parameter in self._keywords.items()
         }
@@ -64,6 +66,13 @@ class EntryPoint:
             parser.add_argument(f"--{name}", required=required)
         options = vars(parser.parse_args(sys.argv[1:] if argv is None else argv))
         catalog, schema = options.pop("catalog"), options.pop("schema")
+        problem = options.pop("problem") or ""
+        if problem != NAME:
+            raise ParameterError(
+                f"This process serves {NAME or 'the first model'}, and the task is of "
+                f"{problem or 'the first model'}. Fix: one process a model; run the other's jobs "
+                "by themselves."
+            )
         # An empty value means "not given": a job cannot leave a parameter out.
         given = {name: text for name, text in options.items() if text}
         missing = [n for n, needed in self.parameters.items() if needed and not options.get(n, "-")]
