@@ -1,4 +1,4 @@
-"""Keep this project up to date with its template: `make update` and `make template-status`.
+"""Keep this project up to date with its template: `make update`, `add-model`, `template-status`.
 
 `copier update` never sees the project. It updates a copy that holds nothing of the team's: the
 template at the recorded version, rendered with the recorded answers. Git then merges what changed
@@ -534,6 +534,8 @@ def update(project: Path, options: argparse.Namespace) -> int:
             raise TemplateError(f"--data wants NAME=VALUE, not {answer!r}.")
         if name in FIXED and value != answers.get(name):
             raise TemplateError(f"{name} cannot change: files of yours are named after it.")
+        if name == "models":
+            raise TemplateError("models do not change by an update. Fix: make add-model NAME=...")
         if name in SHAPING and value != answers.get(name):
             print(f"Note: {name} shaped files that are yours; those stay as they are.")
         if name.startswith("_") or name not in answers:
@@ -558,10 +560,7 @@ def update(project: Path, options: argparse.Namespace) -> int:
             print(f"From {old} to {new}.\n\n{notes or 'It has no release notes.'}\n")
         for key in sorted(after.keys() - answers.keys()):
             print(f"New question: {key}, answered {after[key]!r}. Another: --data {key}=...")
-        text = (updated / ANSWERS).read_text("utf-8")
-        written = yaml.safe_dump({"_src_path": home}, allow_unicode=True, width=10_000).strip()
-        text = re.sub(r"^_src_path: .*(\n  .*)*", lambda _: written, text, flags=re.MULTILINE)
-        (updated / ANSWERS).write_text(text, "utf-8")
+        write_home(updated, home)
         steps = migrations(template, old, new, workshop.folder) if old != new else []
         for step in steps:
             print(f"Migration: {step.stem}")
@@ -570,12 +569,31 @@ def update(project: Path, options: argparse.Namespace) -> int:
         if not changed:
             print(f"Up to date: {new}.")
             return 0
-        conflicts = list(merged.conflicts())
-        if options.dry_run:
-            print("\n".join(f"Would change {path}" for path in changed))
-        else:
-            apply(project, merged)
-            print(f"{len(changed)} files changed and staged. See: git diff --cached")
+        write(project, merged, changed, options)
+    return end(project, list(merged.conflicts()), options, "Update from the template")
+
+
+def write_home(render: Path, home: str) -> None:
+    """Have the answers of a render name the template's real home, not the clone it came from."""
+    text = (render / ANSWERS).read_text("utf-8")
+    written = yaml.safe_dump({"_src_path": home}, allow_unicode=True, width=10_000).strip()
+    text = re.sub(r"^_src_path: .*(\n  .*)*", lambda _: written, text, flags=re.MULTILINE)
+    (render / ANSWERS).write_text(text, "utf-8")
+
+
+def write(project: Path, merged: Merge, changed: list[str], options: argparse.Namespace) -> None:
+    """Write the merge into the project, or say what it would change."""
+    if options.dry_run:
+        print("\n".join(f"Would change {path}" for path in changed))
+    else:
+        apply(project, merged)
+        print(f"{len(changed)} files changed and staged. See: git diff --cached")
+
+
+def end(
+    project: Path, conflicts: list[tuple[str, str]], options: argparse.Namespace, message: str
+) -> int:
+    """List the conflicts, or check the project; the exit code."""
     if conflicts:
         width = max(len(path) for path, _ in conflicts)
         print(f"\n{len(conflicts)} in conflict:", file=sys.stderr)
@@ -596,8 +614,44 @@ def update(project: Path, options: argparse.Namespace) -> int:
             file=sys.stderr,
         )
         return 1
-    print("make check passes. Run make test, then: git commit -m 'Update from the template'")
+    print(f"make check passes. Run make test, then: git commit -m '{message}'")
     return 0
+
+
+def add_model(project: Path, options: argparse.Namespace) -> int:
+    """Add a further model at the template's version that the project has; the exit code."""
+    refuse_unready(project)
+    answers = read_answers(project)
+    models, name = answers.get("models"), options.name
+    if models is None:
+        raise TemplateError("This version of the template has one model. Fix: make update first.")
+    if not name:
+        raise TemplateError("What is the model called? Fix: make add-model NAME=minutes_late")
+    there = project / "src" / answers["package_name"] / name
+    if name in models or os.path.lexists(there):
+        raise TemplateError(
+            f"{name} is there already: {there.relative_to(project)}. Fix: choose another name."
+        )
+    # Beside a model that says which, one that says how much; and the other way round.
+    task = options.task or {"classification": "regression"}.get(answers["task"], "classification")
+    with tempfile.TemporaryDirectory(prefix="template-add-model-") as folder:
+        workshop = Workshop(project, Path(folder).resolve())
+        template = fetch_template(options.source or answers["_src_path"], workshop.folder / "it")
+        base = workshop.base(template, answers)
+        added = workshop.folder / "added"
+        shutil.copytree(base, added, symlinks=True)
+        run_copier(
+            copier.run_recopy,
+            added,
+            vcs_ref=answers["_commit"],
+            data={"models": {**models, name: task}},
+            skip_answered=True,
+        )
+        write_home(added, answers["_src_path"])
+        merged = merge(workshop, base, added, f"add-{name}", [])
+        write(project, merged, changed_paths(project, "HEAD", merged.tree), options)
+    print(f"Yours: src/{answers['package_name']}/{name}/ ({task}). See docs/add-a-model.md.")
+    return end(project, list(merged.conflicts()), options, f"Add the model {name}")
 
 
 def status(project: Path, options: argparse.Namespace) -> int:
@@ -638,19 +692,23 @@ def status(project: Path, options: argparse.Namespace) -> int:
 def main() -> int:
     """Read the command line and do it."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("command", choices=["update", "status"])
+    parser.add_argument("command", choices=["update", "status", "add-model"])
     parser.add_argument("--data", action="append", default=[], metavar="NAME=VALUE")
     parser.add_argument("--dry-run", action="store_true", help="say what would change")
     parser.add_argument("--no-check", dest="check", action="store_false", help="skip make check")
     parser.add_argument("--source", help="the template's new address")
     parser.add_argument("--undo", action="store_true", help="take the last update back")
     parser.add_argument("--vcs-ref", help="another version than the newest release")
+    parser.add_argument("--name", help="of the model to add")
+    parser.add_argument("--task", help="what it predicts: classification or regression")
     options = parser.parse_args()
     project = Path.cwd().resolve()
     os.environ.update(environment())  # for the git that Copier runs
     try:
         if options.command == "status":
             return status(project, options)
+        if options.command == "add-model":
+            return add_model(project, options)
         if options.undo:
             undo(project)
             return 0
