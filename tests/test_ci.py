@@ -34,9 +34,9 @@ def jobs_on(*target: str) -> list[str]:
     return [
         " ".join(words)
         for words in (
+            ["summary", *target, "-o", "json"],
             ["run", "features", *target, AS_OF],
             ["run", "training", *target, AS_OF],
-            ["summary", *target, "-o", "json"],
             ["run", "deployment", *target, *MODEL],
             ["run", "scoring", *target, AS_OF],
             ["run", "monitoring", *target, AS_OF],
@@ -52,8 +52,8 @@ RELEASED = [
     "deploy -t prod --plan PLAN --auto-approve",
     "summary -t prod -o json",
     "after-deploy",
-    "run features -t prod",
     "summary -t prod -o json",
+    "run features -t prod",
     "run scoring -t prod",
 ]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -17,12 +18,14 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 CLI = os.environ.get("DATABRICKS", "databricks")
 PLAN = "plan.json"
 DIST = Path("dist")
+LIFE = ("features", "training", "deployment", "scoring", "monitoring")
 CHAMPION, PREVIOUS = "champion", "previous_champion"
 RUN_URL = re.compile(r"Run URL: (\S+)")
 
@@ -54,12 +57,28 @@ class Target:
         output = call("bundle", command, *self.selection, *arguments, "-o", "json", quiet=True)
         return json.loads(output)
 
-    def model(self) -> str:
-        """Full name of the registered model: the only one in the schema of the bundle."""
-        schema = self.query("summary")["resources"]["schemas"]["mlops"]
+    @cached_property
+    def resources(self) -> dict[str, Any]:
+        """What the bundle holds there, by kind and key."""
+        return dict(self.query("summary")["resources"])
+
+    def models(self) -> list[str]:
+        """The models of the bundle by the names of their jobs; the first one's is empty."""
+        jobs, found = (self.resources.get(kind, {}) for kind in ("jobs", "registered_models"))
+        further = [key for key in found if job_of(key, "scoring") in jobs]
+        return ["", *further]
+
+    def model(self, name: str = "") -> str:
+        """Full name of the registered model in the schema of the bundle."""
+        schema = self.resources["schemas"]["mlops"]
         place = ["--catalog-name", schema["catalog_name"], "--schema-name", schema["name"]]
         found = ask("registered-models", "list", *place)
-        names = [model["full_name"] for model in found]
+        declared = self.resources.get("registered_models", {})
+        if name and name not in declared:
+            raise DeliveryError(f"MODEL={name!r} is no model of the bundle. Fix: {[*declared]}")
+        wanted = declared.get(name or "champion", {}).get("name")
+        names = [str(model["full_name"]) for model in found]
+        names = [full for full in names if wanted in (None, full.rpartition(".")[2])]
         if len(names) != 1:
             where = f"{schema['catalog_name']}.{schema['name']}"
             raise DeliveryError(f"{where} has {len(names)} models, not 1. Fix: run training first.")
@@ -201,19 +220,25 @@ def newest(model: str) -> str:
     return str(max(versions))
 
 
-def jobs(target: Target, as_of: str) -> None:
-    """Run the life of a model once: features, training, deployment, scoring, monitoring."""
+def jobs(target: Target, as_of: str, only: str = "") -> None:
+    """Run the life of each model once: features, training, deployment, scoring, monitoring."""
     done: list[str] = []
     try:
-        for job in ("features", "training", "deployment", "scoring", "monitoring"):
+        for name, kind in itertools.product([only] if only else target.models(), LIFE):
             parameters = {"as_of": as_of}
-            if job == "deployment":
-                model = target.model()
+            if kind == "deployment":
+                model = target.model(name)
                 parameters = {"model_name": model, "model_version": newest(model)}
+            job = job_of(name, kind)
             done.append(f"- {job}: failed")
             done[-1] = f"- {job}: [succeeded]({target.run(job, **parameters)})"
     finally:
         report(f"Jobs on {target.name}", done)
+
+
+def job_of(model: str, kind: str) -> str:
+    """The key of a model's job; the first model's jobs are called by their kind alone."""
+    return f"{model}_{kind}" if model else kind
 
 
 def champion(model: str) -> str | None:
@@ -229,23 +254,26 @@ def aliases(model: str) -> dict[str, str]:
 
 def smoke(target: Target) -> None:
     """Run what a deployment must not have broken: features, and scoring if there is a champion."""
-    lines = [f"- features: [succeeded]({target.run('features')})"]
-    try:
-        version = champion(target.model())
-    except DeliveryError:
-        version = None
-    if version is None:
-        lines.append("- scoring: not run, no version is champion yet")
-    else:
-        lines.append(f"- scoring, version {version}: [succeeded]({target.run('scoring')})")
+    lines = []
+    for name in target.models():
+        features, scoring = job_of(name, "features"), job_of(name, "scoring")
+        lines.append(f"- {features}: [succeeded]({target.run(features)})")
+        try:
+            version = champion(target.model(name))
+        except DeliveryError:
+            version = None
+        if version is None:
+            lines.append(f"- {scoring}: not run, no version is champion yet")
+        else:
+            lines.append(f"- {scoring}, version {version}: [succeeded]({target.run(scoring)})")
     report(f"Smoke run on {target.name}", lines)
 
 
-def decide(target: Target, action: str, version: str) -> None:
+def decide(target: Target, action: str, version: str, name: str = "") -> None:
     """Approve or reject a version, or bring the previous champion back."""
     if action != "rollback" and not re.fullmatch(r"[1-9][0-9]*", version):
         raise DeliveryError(f"VERSION={version!r} is no version. Fix: VERSION=3")
-    model = target.model()
+    model = target.model(name)
     if action == "rollback":
         now = aliases(model)
         if CHAMPION not in now or PREVIOUS not in now:
@@ -258,7 +286,8 @@ def decide(target: Target, action: str, version: str) -> None:
     _tag(model, version, "approval", "approved" if action == "approve" else "rejected")
     lines = [f"`{model}` version {version}: {action}"]
     if action == "approve":  # the job still refuses a version whose checks have not all passed
-        lines.append(f"[Deployment]({target.run('deployment', **_which(model, version))})")
+        run = target.run(job_of(name, "deployment"), **_which(model, version))
+        lines.append(f"[Deployment]({run})")
     report(f"Decision on {target.name}", lines)
 
 
@@ -283,6 +312,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--digest", default="", help="digest that the saved plan must have")
     parser.add_argument("--as-of", default="", help="moment of the data; empty: now")
     parser.add_argument("--version", default="", help="version of the model")
+    parser.add_argument("--model", default="", help="a further model of the project")
     options = parser.parse_args(argv)
     try:
         target = Target(options.target, options.pr)
@@ -294,11 +324,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             case "destroy":
                 destroy(target)
             case "jobs":
-                jobs(target, options.as_of)
+                jobs(target, options.as_of, options.model)
             case "smoke":
                 smoke(target)
             case action:
-                decide(target, action, options.version.strip())
+                decide(target, action, options.version.strip(), options.model)
     except (DeliveryError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
