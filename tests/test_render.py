@@ -39,6 +39,10 @@ CASES: dict[str, dict[str, Any]] = {
     "release_branch": {"release_by": "branch", "ci": "both"},
     **{f"task_{task}": {"task": task} for task in ("classification", "regression")},
     **{f"name_{key}": {"project_name": name} for key, name in HOSTILE_NAMES.items()},
+    "models": {
+        "package_name": "a" * 30,
+        "models": {"m" * 20: "classification", "z": "regression", "features_2": "regression"},
+    },
     "all_hostile": {
         "project_name": HOSTILE_NAMES["quotes"],
         "description": HOSTILE_NAMES["jinja"] + HOSTILE_NAMES["yaml"] + HOSTILE_NAMES["emoji"],
