@@ -156,22 +156,29 @@ BAD_NAMES = {
     "class": "is a keyword name: add a word, such as class_model",
     "json": "is a stdlib name: add a word, such as json_model",
     "pandas": "is a dependency name: add a word, such as pandas_model",
-    "mlops": "is there already: src/flight_delays/mlops",
-    "minutes_late": "is there already: src/flight_delays/minutes_late. Fix: choose another name",
     "training": "is taken in each project: add a word, such as training_model",
     "flight_delay": "is taken in each project: add a word, such as flight_delay_model",
     "Late": "must be lower-case ASCII words",
     "../late": "must be lower-case ASCII words",
     "a_name_of_21_letters_": "must be lower-case ASCII words",
-    "": "What is the model called? Fix: make add-model NAME=minutes_late",
 }
 
 
-def test_bad_names_are_refused_with_the_fix(old: Path) -> None:
+@pytest.mark.parametrize("name", BAD_NAMES)
+def test_a_bad_name_is_no_answer(template: Path, tmp_path: Path, name: str) -> None:
+    with pytest.raises(ValueError, match=BAD_NAMES[name]):
+        render(template, tmp_path / "project", models={name: "regression"})
+    assert not (tmp_path / "project").exists()
+
+
+def test_bad_requests_are_refused_with_the_fix(old: Path) -> None:
     add(old, "minutes_late")
     commit(old)
-    for name, says in BAD_NAMES.items():
-        refused(old, says, "add-model", "--name", name)
+    there = "is there already: src/flight_delays/minutes_late. Fix: choose another name"
+    refused(old, there, "add-model", "--name", "minutes_late")
+    refused(old, "is there already: src/flight_delays/mlops", "add-model", "--name", "mlops")
+    refused(old, BAD_NAMES["class"], "add-model", "--name", "class")
+    refused(old, "What is the model called? Fix: make add-model NAME=", "add-model", "--name", "")
     refused(old, "classification or regression", "add-model", "--name", "one", "--task", "ranking")
     refused(old, "make add-model NAME=", "update", "--data", "models={}")
     edit(old / "README.md", lambda text: text + TEAM_LINE)
