@@ -328,11 +328,12 @@ def stable_limits(
     error: float,
     earlier: int | None = None,
 ) -> dict[str, float]:
-    """Stability index that a window of `length` days of the reference itself seldom exceeds.
+    """Stability index that a stable window of `length` days seldom exceeds, for each column.
 
-    `reference` has the counts of each column (days x bins). Over all columns together a share of
-    `error` of windows exceeds a limit (Bonferroni's correction). With `earlier`, windows are
-    compared with another window of that many days instead of with all of the reference.
+    `reference` has the counts of each column (days x bins). Two windows are drawn from it again
+    and again: one of `length` days, one of `earlier` days (by default as many as the reference
+    has, since it is a sample as well). Over all columns together a share of `error` of windows
+    exceeds a limit (Bonferroni's correction).
     """
     share = 1 - error / max(len(reference), 1)
     limits = {}
@@ -340,10 +341,8 @@ def stable_limits(
         days = coarse(profiles[name], np.asarray(rows, dtype=float))
         if not days.sum():
             continue
+        base = block_draws(len(days), earlier or len(days), SEED + 1) @ days
         drawn = block_draws(len(days), length) @ days
-        base = days.sum(axis=0)
-        if earlier is not None:
-            base = block_draws(len(days), earlier, SEED + 1) @ days
         values = population_stability_index(base, drawn)
         limits[name] = float(np.quantile(values, share))
     return limits
