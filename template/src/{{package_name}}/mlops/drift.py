@@ -333,16 +333,22 @@ def stable_limits(
     `reference` has the counts of each column (days x bins). Two windows are drawn from it again
     and again: one of `length` days, one of `earlier` days (by default as many as the reference
     has, since it is a sample as well). Over all columns together a share of `error` of windows
-    exceeds a limit (Bonferroni's correction).
+    exceeds a limit (Bonferroni's correction). What is drawn rests on a few independent blocks
+    only; so, as for the variance of a small sample, the limit is widened by the ratio of an
+    F quantile to one of chi-squared.
     """
+    from scipy.special import chdtri, fdtri
+
     share = 1 - error / max(len(reference), 1)
     limits = {}
     for name, rows in reference.items():
         days = coarse(profiles[name], np.asarray(rows, dtype=float))
         if not days.sum():
             continue
+        blocks = max(len(days) / min(BLOCK_DAYS, length, len(days)) - 1, 1)
+        wider = fdtri(1, blocks, share) / chdtri(1, 1 - share)
         base = block_draws(len(days), earlier or len(days), SEED + 1) @ days
         drawn = block_draws(len(days), length) @ days
         values = population_stability_index(base, drawn)
-        limits[name] = float(np.quantile(values, share))
+        limits[name] = float(np.quantile(values, share) * wider)
     return limits
