@@ -92,8 +92,10 @@ def _view(data: Mapping[str, Any]) -> dict[str, Any]:
     def slice_lead(month: Mapping[str, Any], number: float) -> float:
         """How much better than on all rows; 1 at a tenth of it."""
         base = month["served_metric"]
+        if not base:
+            return 0.0
         apart = number - base if data["higher_is_better"] else base - number
-        return float(10 * apart / base) if base else 0.0
+        return float(10 * apart / base)
 
     largest = max((abs(lead(m, v)) for m in months for v in versions), default=0.0) or 1.0
     view = {
@@ -145,7 +147,7 @@ def _month(month: Mapping[str, Any]) -> dict[str, Any]:
             for version, ends in (month.get("intervals") or {}).items()
         },
         "slices": {
-            row["slice"]: {**row, "value": _finite(row["value"])}
+            row["slice"]: {key: _finite(row[key]) for key in ("value", "low", "high")}
             for row in month.get("slices") or ()
         },
         "drifted": month.get("drifted_features") or [],
