@@ -117,19 +117,23 @@ def column(subject: str, name: str, reference: Reference, counts: Counts) -> lis
         text = f"{value:.1%} of {counts.total} rows have a category that training did not see"
         found.append(Finding(subject, name, "unseen", value, high=limit(rows[:, -1]), reason=text))
     elif reference.constant_days <= 0.05 * len(missing):
-        busy = counts.rows.sum(axis=1) >= MIN_DAY_ROWS
-        still = int(((counts.least == counts.most) & busy).sum())
+        still = int((counts.least == counts.most).sum())
+        still *= int(counts.rows.sum() >= MIN_DAY_ROWS * counts.days)
         text = f"one and the same value on {still} of {counts.days} days"
         found.append(Finding(subject, name, "constant_days", float(still), high=1.0, reason=text))
     return found
 
 
 def skew(subject: str, shares: Mapping[str, float]) -> list[Finding]:
-    """Share of predictions whose input is not what training would see for the same entity."""
-    return [
+    """Share of predictions whose input is not what training would see for the same entity.
+
+    `shares` has it for each feature, or nothing when every row is the same.
+    """
+    found = [
         Finding(subject, name, "skew", share, high=SKEW, reason=f"{share:.1%} of rows differ")
         for name, share in shares.items()
     ]
+    return found or [Finding(subject, ALL, "skew", 0.0, high=SKEW, reason="every row is the same")]
 
 
 def labelled(subject: str, made: int, known: int, earlier: Iterable[float]) -> Finding:

@@ -41,10 +41,10 @@ class Profile(TypedDict):
 
 @dataclass(frozen=True)
 class Counts:
-    """Rows by day and bin of one column.
+    """Rows by period and bin of one column; a period is one day or more.
 
-    `rows` and `sums` (d days x b bins) hold the rows and the sum of their values; `missing`,
-    `least` and `most` (d) the rows without a value and the ends of the values.
+    `rows` and `sums` (p periods x b bins) hold the rows and the sum of their values, `missing` (p)
+    the rows without a value; `least` and `most` (d days) are the ends of the values of each day.
     """
 
     rows: np.ndarray
@@ -56,13 +56,15 @@ class Counts:
     @property
     def days(self) -> int:
         """Number of days."""
-        return len(self.missing)
+        return len(self.least)
 
-    def part(self, first: int, last: int) -> Counts:
-        """The days from `first` up to, and without, `last`."""
-        days = slice(first, last)
+    def period(self, number: int) -> Counts:
+        """One of the periods."""
+        one = slice(number, number + 1)
+        length = len(self.least) // len(self.missing)
+        days = slice(number * length, (number + 1) * length)
         return Counts(
-            self.rows[days], self.sums[days], self.missing[days], self.least[days], self.most[days]
+            self.rows[one], self.sums[one], self.missing[one], self.least[days], self.most[days]
         )
 
     @property
@@ -96,9 +98,12 @@ def profile(values: pd.Series) -> Profile:
     return {"edges": None, "categories": categories, "groups": list(range(len(categories) + 1))}
 
 
-def count(values: pd.Series, bins: Profile, day: np.ndarray, days: int) -> Counts:
-    """Count a column (n values) into its bins, by `day` (n numbers from 0 to `days` - 1)."""
-    size = len(bins["groups"])
+def count(values: pd.Series, bins: Profile, day: np.ndarray, days: int, period: int = 1) -> Counts:
+    """Count a column (n values) into its bins, by `day` (n numbers from 0 to `days` - 1).
+
+    `period` days, of which `days` is a multiple, are counted together.
+    """
+    size, periods = len(bins["groups"]), days // period
     gone = values.isna().to_numpy()
     if bins["edges"] is not None:
         numbers = values.to_numpy(dtype=float, na_value=np.nan)[~gone]
@@ -110,14 +115,14 @@ def count(values: pd.Series, bins: Profile, day: np.ndarray, days: int) -> Count
         known = np.array([places.get(str(name), size - 1) for name in names], dtype=int)
         place = known[codes] if len(names) else np.zeros(0, dtype=int)
     at = day[~gone]
-    cell = at * size + place
+    cell = at // period * size + place
     least, most = np.full(days, np.inf), np.full(days, -np.inf)
     np.minimum.at(least, at, numbers)
     np.maximum.at(most, at, numbers)
     return Counts(
-        rows=np.bincount(cell, minlength=days * size).reshape(days, size),
-        sums=np.bincount(cell, numbers, minlength=days * size).reshape(days, size),
-        missing=np.bincount(day[gone], minlength=days),
+        rows=np.bincount(cell, minlength=periods * size).reshape(periods, size),
+        sums=np.bincount(cell, numbers, minlength=periods * size).reshape(periods, size),
+        missing=np.bincount(day[gone] // period, minlength=periods),
         least=least,
         most=most,
     )
@@ -135,12 +140,17 @@ def add(first: Counts, second: Counts) -> Counts:
 
 
 def count_rows(
-    rows: DataFrame, profiles: Mapping[str, Profile], time: str, start: int, days: int
+    rows: DataFrame,
+    profiles: Mapping[str, Profile],
+    time: str,
+    start: int,
+    days: int,
+    period: int = 1,
 ) -> dict[str, Counts]:
     """Count each profiled column by day, in one pass over the data.
 
     A day is 24 hours from `start` (seconds since 1970) of the column `time`; rows outside of the
-    `days` count to the first or the last one.
+    `days` count to the first or the last one. `period` days are counted together.
     """
 
     def count_batches(batches: Iterable[pa.RecordBatch]) -> Iterable[pa.RecordBatch]:
@@ -152,7 +162,7 @@ def count_rows(
             day = np.clip((seconds - start) // 86_400, 0, days - 1).astype(np.int64)
             for place, (name, bins) in enumerate(profiles.items(), start=1):
                 values = batch.column(place).to_pandas()
-                found = count(values, bins, day, days)
+                found = count(values, bins, day, days, period)
                 total[name] = add(total[name], found) if name in total else found
         flat = {name: _flat(counts) for name, counts in total.items()}
         yield pa.RecordBatch.from_pydict(
@@ -163,10 +173,11 @@ def count_rows(
     # As a Spark expression, some two hundred comparisons a row would be too long to compile.
     asked = rows.selectExpr(f"unix_timestamp(`{time}`)", *(f"`{name}`" for name in profiles))
     found = asked.mapInArrow(count_batches, "column string, numbers array<double>")
-    total = {name: _empty(days, len(bins["groups"])) for name, bins in profiles.items()}
+    sizes = {name: (days // period, len(bins["groups"])) for name, bins in profiles.items()}
+    total = {name: _empty(days, *shape) for name, shape in sizes.items()}
     for row in found.collect():
         name = row["column"]
-        part = _unflat(np.array(row["numbers"]), days, len(profiles[name]["groups"]))
+        part = _unflat(np.array(row["numbers"]), days, *sizes[name])
         total[name] = add(total[name], part)
     return total
 
@@ -176,18 +187,17 @@ def _flat(counts: Counts) -> np.ndarray:
     return np.concatenate([np.asarray(part, dtype=float).ravel() for part in parts])
 
 
-def _unflat(numbers: np.ndarray, days: int, size: int) -> Counts:
-    cells = days * size
-    ends = [cells, 2 * cells, 2 * cells + days, 2 * cells + 2 * days]
+def _unflat(numbers: np.ndarray, days: int, periods: int, size: int) -> Counts:
+    cells = periods * size
+    ends = [cells, 2 * cells, 2 * cells + periods, 2 * cells + periods + days]
     rows, sums, missing, least, most = np.split(numbers, ends)
-    shape = (days, size)
+    shape = (periods, size)
     return Counts(rows.reshape(shape), sums.reshape(shape), missing, least, most)
 
 
-def _empty(days: int, size: int) -> Counts:
-    nothing = np.zeros((days, size))
-    ends = np.full(days, np.inf)
-    return Counts(nothing, nothing, np.zeros(days), ends, -ends)
+def _empty(days: int, periods: int, size: int) -> Counts:
+    nothing, ends = np.zeros((periods, size)), np.full(days, np.inf)
+    return Counts(nothing, nothing, np.zeros(periods), ends, -ends)
 
 
 def to_json(bins: Profile, counts: Counts) -> dict[str, Any]:

@@ -8,8 +8,6 @@ from statistics import NormalDist
 import numpy as np
 import pandas as pd
 
-from .metrics import score
-
 CONFIDENCE = 0.95
 _BINS = 10
 
@@ -34,9 +32,9 @@ def metric(label: pd.Series, prediction: pd.Series, day: pd.Series, task: str) -
     if task == "classification":
         if label.nunique() < 2:  # no AUC
             return Estimate(len(label))
-        return _interval(score(label, prediction), _auc_influence(label, prediction), day)
+        return _interval(*_auc(label, prediction), day)
     errors = (prediction - label).abs()
-    return _interval(score(label, prediction), (errors - errors.mean()) / len(errors), day)
+    return _interval(float(errors.mean()), (errors - errors.mean()) / len(errors), day)
 
 
 def bias(label: pd.Series, prediction: pd.Series, day: pd.Series) -> Estimate:
@@ -56,16 +54,16 @@ def calibration_error(label: pd.Series, prediction: pd.Series) -> Estimate:
     return Estimate(len(label), float((means["p"] - means["y"]).abs().mean()))
 
 
-def _auc_influence(label: pd.Series, prediction: pd.Series) -> pd.Series:
-    """What each row adds to the AUC: its mean win over the other class, centred and scaled."""
+def _auc(label: pd.Series, prediction: pd.Series) -> tuple[float, pd.Series]:
+    """AUC, and what each row adds to it: its mean win over the other class, centred and scaled."""
     positive = label > 0
     rank = prediction.rank()
     ones, zeros = prediction[positive], prediction[~positive]
     won = pd.Series(0.0, index=prediction.index)
     won[positive] = (rank[positive] - ones.rank()) / len(zeros)
     won[~positive] = 1 - (rank[~positive] - zeros.rank()) / len(ones)
-    size = np.where(positive, len(ones), len(zeros))
-    return (won - won[positive].mean()) / size
+    value = float(won[positive].mean())
+    return value, (won - value) / np.where(positive, len(ones), len(zeros))
 
 
 def _interval(value: float, influence: pd.Series, day: pd.Series) -> Estimate:

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 Row = tuple[object, ...]
 Recorded = Mapping[tuple[str, str], int]  # labelled rows by version and role
 PREDICTION, LABEL = "prediction", "label"
+ENTITY = PROBLEM.entity_key
 TRAINING, PREVIOUS = "training", "previous"
 DAY = timedelta(days=1)
 
@@ -94,7 +95,7 @@ def run(
     made = platform.read(PREDICTIONS.name)
     counts = _counts(made, references, window)
     start = min([window.before, *earlier], key=lambda one: one.since).since
-    scored = _scored(platform, Window(start, as_of).of(made), as_of)
+    scored = _scored(platform, made, window, start)
     served = scored[scored["role"] == "champion"]
     if window.within(served).empty:
         raise LookupError(
@@ -110,7 +111,8 @@ def run(
     drift = _drift(references, counts[TRAINING], counts[PREVIOUS], window.days)
     quality = _sources(platform, window)
     quality += _inputs(references, counts[TRAINING])
-    quality += data_quality.skew(PREDICTIONS.name, _skew(platform, made, window))
+    skewed = {} if window.within(served)["same"].all() else _skew(platform, made, window)
+    quality += data_quality.skew(PREDICTIONS.name, skewed)
     quality.append(_labelled(platform, window, served))
     baselines = _baselines(platform, registry)
     measured = _measure(window.within(scored), window, as_of, baselines)
@@ -172,18 +174,27 @@ def _counts(
     bins = {name: one.bins for name, one in references.items() if name != LABEL}
     rows = both.of(made).where(F.col("role") == "champion")
     first = int(both.since.timestamp()) + 1  # a window is open at its start
-    found = count_rows(rows, bins, "predict_at", first, 2 * window.days)
+    found = count_rows(rows, bins, "predict_at", first, 2 * window.days, period=window.days)
     return {
-        TRAINING: {n: one.part(window.days, 2 * window.days) for n, one in found.items()},
-        PREVIOUS: {n: one.part(0, window.days) for n, one in found.items()},
+        TRAINING: {name: one.period(1) for name, one in found.items()},
+        PREVIOUS: {name: one.period(0) for name, one in found.items()},
     }
 
 
-def _scored(platform: Platform, made: DataFrame, as_of: datetime) -> pd.DataFrame:
-    """Predictions with their label, which is missing unless it was known at `as_of`."""
-    known = labels(platform, as_of).select(F.col(PROBLEM.entity_key).alias("entity"), LABEL)
-    columns = ("model_version", "role", "predict_at", PREDICTION, *PROBLEM.gate.slices)
-    return made.join(known, "entity", "left").select(*columns, LABEL).toPandas()
+def _scored(platform: Platform, made: DataFrame, window: Window, start: datetime) -> pd.DataFrame:
+    """Predictions since `start`, with their label, which is missing unless it was known.
+
+    `same` says whether the row's features are those that training would look up.
+    """
+    known = labels(platform, window.as_of).select(F.col(ENTITY).alias("entity"), LABEL)
+    inputs = F.xxhash64(*PROBLEM.feature_names)
+    theirs = observations(platform, window.since, window.as_of).select(
+        F.col(ENTITY).alias("entity"), inputs.alias("theirs")
+    )
+    rows = Window(start, window.as_of).of(made).join(known, "entity", "left")
+    same = F.coalesce(inputs == F.col("theirs"), F.lit(True)).alias("same")
+    columns = ("model_version", "role", "predict_at", PREDICTION, *PROBLEM.gate.slices, LABEL)
+    return rows.join(theirs, "entity", "left").select(*columns, same).toPandas()
 
 
 def _drift(
