@@ -75,8 +75,9 @@ def source(name: str, per_hour: pd.DataFrame, since: datetime, as_of: datetime) 
     found.append(Finding(name, ALL, "least_day", float(window.min()), low=slow, reason=text))
     last = hours["hour"].max() + timedelta(hours=1)
     idle = max((naive(as_of) - last) / timedelta(hours=1), 0.0)
-    gaps = hours["hour"][~inside].drop_duplicates().sort_values().diff().dt.total_seconds()
-    usual = 2 * max(float(gaps.quantile(0.99)) / 3600, 12.0)
+    busy = np.unique(hours["hour"][~inside].to_numpy(dtype="datetime64[h]"))
+    gaps = np.diff(busy).astype(float)  # hours between hours with a row
+    usual = 2 * max(float(np.quantile(gaps, 0.99)), 12.0)
     text = f"the last row became known about {last:%Y-%m-%d %H:%M}"
     found.append(Finding(name, ALL, "idle_hours", float(idle), high=usual, reason=text))
     return found

@@ -23,6 +23,7 @@ FINE = 100  # of equal share, for distances between distribution functions
 MAX_CATEGORIES = 50
 MIN_DAY_ROWS = 20  # a day with fewer does not tell whether a value stands still
 BLOCK_DAYS = 7  # a week keeps its weekend, and its weather
+MOST = 3.5  # index with nine tenths of the rows in one bin of ten: a drift whatever was before
 DRAWS = 1000
 SEED = 2013
 _FLOOR = 1e-4  # an empty bin would make the index infinite
@@ -314,6 +315,11 @@ def distances(bins: Profile, reference: Counts, current: Counts) -> dict[str, fl
 
 
 # -- how far a stable column moves by itself -------------------------------------------------------
+def _block(days: int, length: int) -> int:
+    """Days of a block: a week, unless that leaves too few of them."""
+    return max(min(BLOCK_DAYS, length, days // 10), 1)
+
+
 @lru_cache(maxsize=16)
 def block_draws(days: int, length: int, seed: int = SEED) -> np.ndarray:
     """How often each of `days` is in each of `DRAWS` windows of `length` days (DRAWS x days).
@@ -322,7 +328,7 @@ def block_draws(days: int, length: int, seed: int = SEED) -> np.ndarray:
     and Romano (1992), since neighbouring days are alike.
     """
     random = np.random.default_rng(seed)
-    block = min(BLOCK_DAYS, length, days)
+    block = _block(days, length)
     blocks = -(-length // block)
     starts = random.integers(0, days, (DRAWS, blocks, 1))
     chosen = ((starts + np.arange(block)) % days).reshape(DRAWS, -1)[:, :length]
@@ -355,10 +361,10 @@ def stable_limits(
         days = coarse(profiles[name], np.asarray(rows, dtype=float))
         if not days.sum():
             continue
-        blocks = max(len(days) / min(BLOCK_DAYS, length, len(days)) - 1, 1)
+        blocks = max(len(days) / _block(len(days), length) - 1, 1)
         wider = fdtri(1, blocks, share) / chdtri(1, 1 - share)
         base = block_draws(len(days), earlier or len(days), SEED + 1) @ days
         drawn = block_draws(len(days), length) @ days
         values = population_stability_index(base, drawn)
-        limits[name] = float(np.quantile(values, share) * wider)
+        limits[name] = min(float(np.quantile(values, share) * wider), MOST)
     return limits
