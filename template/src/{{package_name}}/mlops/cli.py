@@ -70,6 +70,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         default=[],
         help="a user, group or application ID that trains and deploys too; may be repeated",
     )
+    after.add_argument(
+        "--profile",
+        choices=["classification", "regression"],
+        help="have the workspace profile the predictions of such a model every day (costs compute)",
+    )
     admin = command("admin-setup", "For a platform admin: make an environment ready, once")
     admin.add_argument("target", help="staging, prod or another target of databricks.yml")
     admin.add_argument("--account-id", required=True, help="of the Databricks account")
@@ -309,7 +314,8 @@ def _after_deploy(options: argparse.Namespace) -> int:
 
     piped = options.summary == "-"
     summary = sys.stdin.read() if piped else Path(options.summary).read_text(encoding="utf-8")
-    wanted = Deployment.of_summary(summary, options.warehouse_id, options.grant)
+    who, profile = options.grant, options.profile
+    wanted = Deployment.of_summary(summary, options.warehouse_id, who, profile)
     wanted.use_host()
     return 0 if run(wanted, say=lambda line: print(line, flush=True)) else 1
 
