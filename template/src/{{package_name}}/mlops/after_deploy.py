@@ -6,8 +6,8 @@ In this order, so that a first deployment into an empty catalog works in one go:
 2. the deployment job is attached to the registered model, so that each new version starts it;
 3. principals that run jobs without owning the schema get what jobs need. (Grants of a bundle know
    no CREATE MODEL VERSION, hence by SQL.)
-4. where asked for, the table of predictions gets data profiling. (A bundle's quality monitor needs a
-   table that is there before it.)
+4. where asked for, the table of predictions gets data profiling. (A bundle's quality monitor
+   needs a table that is there before it.)
 
 Every step looks first and changes only what differs. One that fails for a passing reason (429, 5xx,
 a lost connection) is tried again with growing pauses; then the report says what was done and what
