@@ -163,6 +163,11 @@ def _references(registry: Registry, champion: str) -> dict[str, Reference]:
 
     run_id = registry.get(champion).run_id
     saved = mlflow.artifacts.load_dict(f"runs:/{run_id}/{PROFILE_FILE}")
+    if LABEL not in saved:
+        raise LookupError(
+            f"The profile of version {champion} is of an older form: it has no label. Fix: train a "
+            "new version and deploy it."
+        )
     return {name: from_json(one) for name, one in saved.items()}
 
 
