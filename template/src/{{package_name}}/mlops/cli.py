@@ -151,7 +151,7 @@ def _setup(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from ..problem import PROBLEM
+    from .team import PROBLEM
 
     text = yaml.safe_load(Path("databricks.yml").read_text())
     problems = 0
@@ -232,9 +232,9 @@ def _policies(options: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    from ..problem import PROBLEM
     from . import lifecycle, policies
     from .metrics import gain
+    from .team import PROBLEM
 
     year = policies.Year(_connect(_bundle()), lifecycle.months())
     found = [policies.live(year, policy) for policy in policies.usual()]

@@ -10,14 +10,14 @@ from weakref import WeakKeyDictionary
 import pandas as pd
 from pyspark.sql import functions as F
 
-from ..problem import PROBLEM
 from .platform import Platform
 from .point_in_time import lookup
+from .team import PROBLEM, own
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
-OBSERVATIONS = "observations"
+OBSERVATIONS = own("observations")
 
 
 def assemble(platform: Platform, since: datetime, until: datetime) -> DataFrame:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from ..problem import PROBLEM
 from .evaluation import expected_checks, rival
 from .platform import Platform
 from .registry import CHALLENGER, CHAMPION, PREVIOUS, Registry
 from .tables import DEPLOYMENTS, VALIDATION_RESULTS
+from .team import PROBLEM
 
 APPROVAL_TAG = "approval"
 APPROVED, REJECTED = "approved", "rejected"

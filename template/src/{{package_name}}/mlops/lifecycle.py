@@ -15,14 +15,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..problem import PROBLEM
 from .bundle import Bundle
 from .jobs import Runner, TaskEvent
 from .platform.local import LocalPlatform
 from .registry import CHAMPION, SHADOW, Registry
 from .stages.train import code_digest
+from .team import PROBLEM, own
 
-JOURNAL = "lifecycle.jsonl"
+JOURNAL = own("lifecycle") + ".jsonl"
 
 
 class LifecycleError(RuntimeError):

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import mean_absolute_error, roc_auc_score
 
-from ..problem import PROBLEM
+from .team import PROBLEM
 
 
 def score(label: pd.Series, prediction: np.ndarray | pd.Series) -> float:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ..problem import PROBLEM
 from .declarations import CheckResult
 from .registry import Registry
+from .team import PROBLEM
 
 CARD_FILE = "model_card.md"
 

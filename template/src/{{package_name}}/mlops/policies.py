@@ -15,8 +15,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .. import model as team_model
-from ..problem import PROBLEM
 from . import drift, performance
 from .data_quality import naive
 from .datasets import labelled
@@ -28,7 +26,8 @@ from .platform import Platform
 from .predictions import as_column
 from .retraining import Evidence, decide
 from .stages.ingest import BEGINNING
-from .stages.train import reference
+from .stages.train import reference, team_model
+from .team import PROBLEM
 
 OFF = Retraining(drifted_features=None, max_decay=None)
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..problem import PROBLEM
 from .platform import Platform
+from .team import PROBLEM
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -8,11 +8,11 @@ from typing import Any
 import pandas as pd
 from pyspark.sql import functions as F
 
-from ..problem import PROBLEM
 from .datasets import labels
 from .lifecycle import Journal, Month
 from .metrics import gain
 from .platform import Platform
+from .registry import Registry
 from .tables import (
     DATA_QUALITY_METRICS,
     DEPLOYMENTS,
@@ -24,6 +24,7 @@ from .tables import (
     VALIDATION_RESULTS,
     Table,
 )
+from .team import PROBLEM
 
 _BINS = 10
 _QUALITY_COLUMNS = ["subject", "column", "metric", "reason"]
@@ -54,11 +55,12 @@ def summarize(
 
 
 def _frame(platform: Platform, table: Table) -> pd.DataFrame:
-    """An evidence table in memory, with nulls as None; empty when nothing was recorded yet."""
+    """This model's rows of an evidence table, with nulls as None; none while it is not written."""
     columns = [column.name for column in table.columns]
     if not platform.exists(table.name):
         return pd.DataFrame(columns=columns)
-    frame = platform.frame(table.name)[columns]
+    this = {"model": Registry(platform).model} if "model" in columns else {}
+    frame = platform.frame(table.name, **this)[columns]
     return frame.astype(object).replace({float("nan"): None})
 
 
@@ -136,6 +138,7 @@ def _calibration(platform: Platform, months: list[Month]) -> list[dict[str, Any]
     if not platform.exists(PREDICTIONS.name) or not months:
         return []
     served = platform.read(PREDICTIONS.name).where(F.col("role") == "champion")
+    served = served.where(F.col("model") == Registry(platform).model)
     known = labels(platform, months[-1].end).withColumnRenamed(PROBLEM.entity_key, "entity")
     frame = served.join(known, "entity").select("model_version", "prediction", "label").toPandas()
     curves = []

@@ -45,13 +45,14 @@ PREDICTIONS = Table(
     "Every prediction ever made, with the inputs it was made from",
     (
         Column("entity", "string", "Key of the entity that was scored"),
+        Column("model", "string", "Name of the registered model"),
         Column("model_version", "string", "Version of the registered model"),
         Column("role", "string", "champion: it was served; shadow: it was only recorded"),
         Column("predict_at", "timestamp", "Data time of the prediction"),
         Column("as_of", "timestamp", "Data time of the scoring run"),
         Column("prediction", "double", "Probability of the label, or its expected value"),
     ),
-    ("entity", "model_version"),
+    ("entity", "model", "model_version"),
 )
 
 VALIDATION_RESULTS = Table(
@@ -97,6 +98,7 @@ DATA_QUALITY_METRICS = Table(
     (
         Column("window_start", "timestamp", "Start of the window, exclusive"),
         Column("window_end", "timestamp", "End of the window, inclusive"),
+        Column("model", "string", "Name of the registered model"),
         Column("subject", "string", "A source, or predictions"),
         Column("column", "string", "Name of the column; all: the table as a whole"),
         Column("metric", "string", "rows, least_day, idle_hours, missing, unseen, ..."),
@@ -106,7 +108,7 @@ DATA_QUALITY_METRICS = Table(
         Column("passed", "boolean", "Whether the value is within its limits"),
         Column("reason", "string", "The result in words"),
     ),
-    ("window_start", "window_end", "subject", "column", "metric"),
+    ("window_start", "window_end", "model", "subject", "column", "metric"),
 )
 
 DRIFT_METRICS = Table(
@@ -115,6 +117,7 @@ DRIFT_METRICS = Table(
     (
         Column("window_start", "timestamp", "Start of the window, exclusive"),
         Column("window_end", "timestamp", "End of the window, inclusive"),
+        Column("model", "string", "Name of the registered model"),
         Column("model_version", "string", "The champion that was watched"),
         Column("kind", "string", "feature, prediction or label"),
         Column("feature", "string", "Name of the column"),
@@ -124,7 +127,7 @@ DRIFT_METRICS = Table(
         Column("threshold", "double", "Above this it has drifted; null: not judged"),
         Column("drifted", "boolean", "Whether it has"),
     ),
-    ("window_start", "window_end", "model_version", "kind", "feature", "reference", "metric"),
+    ("window_start", "window_end", "model", "model_version", "kind", "feature", "reference", "metric"),
 )
 
 PERFORMANCE_METRICS = Table(
@@ -133,6 +136,7 @@ PERFORMANCE_METRICS = Table(
     (
         Column("window_start", "timestamp", "Start of the window, exclusive"),
         Column("window_end", "timestamp", "End of the window, inclusive"),
+        Column("model", "string", "Name of the registered model"),
         Column("model_version", "string", "Version that made the predictions"),
         Column("role", "string", "champion or shadow"),
         Column("slice", "string", "Rows it was measured on, such as carrier=AA; all: every row"),
@@ -144,7 +148,7 @@ PERFORMANCE_METRICS = Table(
         Column("rows", "bigint", "Labelled predictions"),
         Column("as_of", "timestamp", "When it was measured: again when labels came late"),
     ),
-    ("window_start", "window_end", "model_version", "role", "slice", "metric"),
+    ("window_start", "window_end", "model", "model_version", "role", "slice", "metric"),
 )
 
 RETRAINING_DECISIONS = Table(
@@ -153,12 +157,13 @@ RETRAINING_DECISIONS = Table(
     (
         Column("window_start", "timestamp", "Start of the window, exclusive"),
         Column("window_end", "timestamp", "End of the window, inclusive"),
+        Column("model", "string", "Name of the registered model"),
         Column("model_version", "string", "The champion that was watched"),
         Column("retrain", "boolean", "Whether to train a new version"),
         Column("decayed", "boolean", "Whether performance has decayed"),
         Column("reason", "string", "Why"),
     ),
-    ("window_start", "window_end", "model_version"),
+    ("window_start", "window_end", "model", "model_version"),
 )
 
 EVIDENCE = (

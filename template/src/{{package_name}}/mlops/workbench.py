@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from .notebooks import parameter
 from .platform import MissingTableError, Platform, connect
 from .tables import Table
+from .team import PROBLEM
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,14 +32,23 @@ def open_platform(dbutils: Any, catalog: str, schema: str) -> Platform:
 
 
 def evidence(platform: Platform, table: Table) -> pd.DataFrame:
-    """An evidence table in memory; empty, with a line that says what to do, until it is written."""
+    """An evidence table in memory, of this model alone.
+
+    Until it is written it is empty, with a line that says what to do.
+    """
     import pandas as pd
 
     try:
-        return platform.frame(table.name)
+        rows = platform.frame(table.name)
     except MissingTableError as error:
         print(error)
         return pd.DataFrame(columns=[column.name for column in table.columns])
+    if "model" not in rows:
+        return rows
+    # A deployment for trying puts a prefix before the model's own name.
+    names = rows["model"].str.rpartition(".")[2]
+    exact = names == PROBLEM.name
+    return rows[exact if exact.any() else names.str.endswith("_" + PROBLEM.name)]
 
 
 def use_style() -> None:

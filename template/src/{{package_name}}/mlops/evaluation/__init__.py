@@ -12,12 +12,11 @@ from dataclasses import replace
 from datetime import datetime
 from typing import TypeVar
 
-from ...checks import CHECKS
-from ...problem import PROBLEM
 from ..datasets import labelled
 from ..declarations import CheckResult, EvaluationData
 from ..platform import Platform
 from ..registry import Registry
+from ..team import PROBLEM, module
 from ..trial import CLEAN_PROCESS
 from . import compliance, infrastructure, quality
 from .candidate import MIN_ROWS, Candidate, load_candidate, rival
@@ -27,7 +26,7 @@ __all__ = ["MIN_ROWS", "Candidate", "evaluate", "expected_checks", "rival"]
 
 Subject = TypeVar("Subject")
 TeamCheck = Callable[[EvaluationData], CheckResult]
-TEAM_CHECKS: Sequence[TeamCheck] = CHECKS
+TEAM_CHECKS: Sequence[TeamCheck] = module("checks").CHECKS
 
 
 def evaluate(platform: Platform, registry: Registry, version: str) -> list[CheckResult]:

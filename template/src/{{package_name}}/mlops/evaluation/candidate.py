@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from ...problem import PROBLEM
 from ..declarations import EvaluationData
 from ..predictions import as_column
 from ..registry import CHAMPION, PREVIOUS, Registry
+from ..team import PROBLEM
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
-from ...problem import PROBLEM
 from ..declarations import CheckResult
+from ..team import PROBLEM
 from .candidate import MIN_ROWS, Candidate
 
 KIND = "compliance"

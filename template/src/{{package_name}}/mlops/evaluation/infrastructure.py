@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from ...problem import PROBLEM
 from ..declarations import CheckResult
+from ..team import PROBLEM
 from ..trial import CLEAN_PROCESS, Measured
 from .candidate import Candidate
 from .compliance import requirements

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from ...problem import PROBLEM
 from ..declarations import CheckResult
 from ..metrics import gain, naive_score, score
+from ..team import PROBLEM
 from .candidate import MIN_ROWS, Candidate
 from .comparison import Comparison, compare
 

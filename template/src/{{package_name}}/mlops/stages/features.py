@@ -6,13 +6,12 @@ from datetime import datetime, timedelta
 
 from pyspark.sql import functions as F
 
-from ...problem import PROBLEM
-from ...sources import SOURCES
 from ..datasets import OBSERVATIONS, assemble
 from ..declarations import Column, FeatureTable
 from ..platform import Platform
+from ..team import PROBLEM
 from . import TaskValues, entry_point
-from .ingest import BEGINNING
+from .ingest import BEGINNING, SOURCES
 
 
 def run(platform: Platform, *, as_of: datetime) -> TaskValues:

@@ -7,14 +7,15 @@ from functools import reduce
 
 from pyspark.sql import DataFrame
 
-from ...sources import SOURCES
 from ..contract import ContractError, bad_rows, good_rows, judge
 from ..data_quality import Finding, naive
 from ..declarations import Source
 from ..platform import Platform
 from ..tables import DATA_QUALITY_METRICS, QUARANTINE
+from ..team import PROBLEM, module
 from . import TaskValues, entry_point
 
+SOURCES: tuple[Source, ...] = module("sources").SOURCES
 BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -24,7 +25,7 @@ def run(platform: Platform, *, as_of: datetime) -> TaskValues:
         judged = platform.each(lambda source: _judge(platform, source, as_of), SOURCES)
     except ContractError as error:
         finding = Finding(error.source, error.column, "schema", 1.0, high=0.0, reason=error.reason)
-        platform.record(DATA_QUALITY_METRICS, [(as_of, as_of, *finding.row)])
+        platform.record(DATA_QUALITY_METRICS, [(as_of, as_of, platform.full_name(PROBLEM.name), *finding.row)])
         raise
     _settle(platform, as_of)
     bad = (bad_rows(source, rows) for source, rows in zip(SOURCES, judged, strict=True))
@@ -45,14 +46,15 @@ def _settle(platform: Platform, as_of: datetime) -> None:
     """Say that a schema that was wrong when this was run before is right now."""
     if not platform.exists(DATA_QUALITY_METRICS.name):
         return
-    rows = platform.frame(DATA_QUALITY_METRICS.name, metric="schema")
+    model = platform.full_name(PROBLEM.name)
+    rows = platform.frame(DATA_QUALITY_METRICS.name, metric="schema", model=model)
     wrong = rows[(rows["window_end"] == naive(as_of)) & ~rows["passed"].astype(bool)]
     mended = [
         Finding(str(row["subject"]), str(row["column"]), "schema", 0.0, high=0.0, reason="mended")
         for row in wrong.to_dict("records")
     ]
     if mended:
-        platform.record(DATA_QUALITY_METRICS, [(as_of, as_of, *one.row) for one in mended])
+        platform.record(DATA_QUALITY_METRICS, [(as_of, as_of, model, *one.row) for one in mended])
 
 
 def _judge(platform: Platform, source: Source, as_of: datetime) -> DataFrame:

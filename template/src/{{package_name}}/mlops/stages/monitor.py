@@ -11,8 +11,6 @@ import numpy as np
 import pandas as pd
 from pyspark.sql import functions as F
 
-from ...problem import PROBLEM
-from ...sources import SOURCES
 from .. import data_quality, performance
 from ..data_quality import ALL, Finding, naive
 from ..datasets import labels, observations
@@ -31,7 +29,9 @@ from ..tables import (
     RETRAINING_DECISIONS,
     VALIDATION_RESULTS,
 )
+from ..team import PROBLEM
 from . import TaskValues, entry_point
+from .ingest import SOURCES
 from .train import PROFILE_FILE
 
 if TYPE_CHECKING:
@@ -86,13 +86,13 @@ def run(
     if champion is None:
         raise LookupError(f"{registry.model} has no champion to watch. Fix: run training first.")
     window = Window(since or as_of - PROBLEM.monitoring_window, as_of)
-    decided = _decided(platform, window)
+    decided = _decided(platform, registry.model, window)
     if decided is not None:
         return decided
 
     references = _references(registry, champion)
-    earlier = _measured_earlier(platform, window)
-    made = platform.read(PREDICTIONS.name)
+    earlier = _measured_earlier(platform, registry.model, window)
+    made = platform.read(PREDICTIONS.name).where(F.col("model") == registry.model)
     counts = _counts(made, references, window)
     start = min([window.before, *earlier], key=lambda one: one.since).since
     scored = _scored(platform, made, window, start)
@@ -113,7 +113,7 @@ def run(
     quality += _inputs(references, counts[TRAINING])
     skewed = {} if window.within(served)["same"].all() else _skew(platform, made, window)
     quality += data_quality.skew(PREDICTIONS.name, skewed)
-    quality.append(_labelled(platform, window, served))
+    quality.append(_labelled(platform, registry.model, window, served))
     baselines = _baselines(platform, registry)
     measured = _measure(window.within(scored), window, as_of, baselines)
     for past, recorded in earlier.items():
@@ -133,10 +133,10 @@ def run(
         trainings=times,
     )
     decision = decide(PROBLEM.retraining, seen)
-    span = (window.since, as_of)
+    span = (window.since, as_of, registry.model)
     platform.record(DATA_QUALITY_METRICS, [(*span, *finding.row) for finding in quality])
     platform.record(DRIFT_METRICS, [(*span, champion, *row) for row in drift])
-    platform.record(PERFORMANCE_METRICS, measured)
+    platform.record(PERFORMANCE_METRICS, [(*row[:2], registry.model, *row[2:]) for row in measured])
     # Last: a window without a decision is measured again.
     worse = decayed(PROBLEM.retraining, decay)
     verdict: Row = (*span, champion, decision.retrain, worse, decision.reason)
@@ -144,11 +144,11 @@ def run(
     return {"retrain": str(decision.retrain).lower(), "reason": decision.reason}
 
 
-def _decided(platform: Platform, window: Window) -> TaskValues:
+def _decided(platform: Platform, model: str, window: Window) -> TaskValues:
     """What was decided for this window. It stands: the champion may be another one by now."""
     if not platform.exists(RETRAINING_DECISIONS.name):
         return None
-    rows = platform.frame(RETRAINING_DECISIONS.name)
+    rows = platform.frame(RETRAINING_DECISIONS.name, model=model)
     start, end = naive(window.since), naive(window.as_of)
     rows = rows[(rows["window_start"] == start) & (rows["window_end"] == end)]
     if rows.empty:
@@ -271,21 +271,26 @@ def _skew(platform: Platform, made: DataFrame, window: Window) -> dict[str, floa
     return {name: float(row[i] or 0.0) for i, name in enumerate(names)} if row else {}
 
 
-def _labelled(platform: Platform, window: Window, served: pd.DataFrame) -> Finding:
+def _labelled(
+    platform: Platform, model: str, window: Window, served: pd.DataFrame
+) -> Finding:
     rows = window.within(served)
     earlier: list[float] = []
     if platform.exists(DATA_QUALITY_METRICS.name):
-        past = platform.frame(DATA_QUALITY_METRICS.name, metric="labelled")
+        past = platform.frame(DATA_QUALITY_METRICS.name, metric="labelled", model=model)
         earlier = past[past["window_end"] < naive(window.as_of)]["value"].tolist()
     known = int(rows[LABEL].notna().sum())
     return data_quality.labelled(PREDICTIONS.name, len(rows), known, earlier)
 
 
-def _measured_earlier(platform: Platform, window: Window) -> dict[Window, Recorded]:
+def _measured_earlier(
+    platform: Platform, model: str, window: Window
+) -> dict[Window, Recorded]:
     """Windows whose labels may still come, with the labelled rows that were recorded."""
     if not platform.exists(PERFORMANCE_METRICS.name):
         return {}
-    rows = platform.frame(PERFORMANCE_METRICS.name, metric=PROBLEM.metric, slice=ALL)
+    whole = {"model": model, "metric": PROBLEM.metric, "slice": ALL}
+    rows = platform.frame(PERFORMANCE_METRICS.name, **whole)
     oldest = naive(window.as_of - PROBLEM.retraining.late_labels)
     rows = rows[(rows["window_end"] > oldest) & (rows["window_end"] < naive(window.as_of))]
     found: dict[Window, Recorded] = {}

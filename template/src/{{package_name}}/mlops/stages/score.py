@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from pyspark.sql import functions as F
 
-from ...problem import PROBLEM
 from ..datasets import observations, require_fresh
 from ..platform import Platform
 from ..registry import CHAMPION, SHADOW, Registry
 from ..tables import PREDICTIONS
+from ..team import PROBLEM
 from . import TaskValues, entry_point
 
 if TYPE_CHECKING:
@@ -64,12 +64,14 @@ def _predictions(
         same = F.col("role") == role
         if role != "champion":
             same = F.col("model_version") == version
-        done = platform.read(PREDICTIONS.name).where(same & (F.col("predict_at") > since))
+        done = platform.read(PREDICTIONS.name).where(F.col("model") == registry.model)
+        done = done.where(same & (F.col("predict_at") > since))
         entity = F.col("entity").alias(PROBLEM.entity_key)
         rows = rows.join(done.select(entity), PROBLEM.entity_key, "left_anti")
     scored = platform.score(rows, registry.uri(version), PROBLEM.feature_names)
     return scored.select(
         F.col(PROBLEM.entity_key).alias("entity"),
+        F.lit(registry.model).alias("model"),
         F.lit(version).alias("model_version"),
         F.lit(role).alias("role"),
         "predict_at",

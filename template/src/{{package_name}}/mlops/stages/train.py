@@ -6,12 +6,8 @@ import hashlib
 import json
 from datetime import datetime, timedelta
 from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ... import model as team_model
-from ... import problem as team_problem
-from ...problem import PROBLEM
 from ..datasets import OBSERVATIONS, labelled, require_fresh
 from ..decisions import decision_on
 from ..drift import count, profile, to_json
@@ -19,6 +15,7 @@ from ..metrics import score
 from ..platform import Platform
 from ..predictions import as_column
 from ..registry import CHALLENGER, Registry
+from ..team import FOLDER, PROBLEM, module
 from . import TaskValues, entry_point
 
 if TYPE_CHECKING:
@@ -26,6 +23,7 @@ if TYPE_CHECKING:
 
 PROFILE_FILE = "training_profile.json"
 MIN_ROWS = 1000
+team_model = module("model")
 
 
 def run(
@@ -162,8 +160,7 @@ def _tune(features: pd.DataFrame, label: pd.Series) -> dict[str, Any]:
 
 def code_digest() -> str:
     """Digest of the team's code that shapes a model: problem, features and model."""
-    files = [Path(team_problem.__file__), Path(team_model.__file__)]
-    files += sorted((Path(team_problem.__file__).parent / "features").glob("*.py"))
+    files = [FOLDER / "problem.py", FOLDER / "model.py", *sorted(FOLDER.glob("features/*.py"))]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 
