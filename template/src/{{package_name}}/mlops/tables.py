@@ -127,7 +127,16 @@ DRIFT_METRICS = Table(
         Column("threshold", "double", "Above this it has drifted; null: not judged"),
         Column("drifted", "boolean", "Whether it has"),
     ),
-    ("window_start", "window_end", "model", "model_version", "kind", "feature", "reference", "metric"),
+    (
+        "window_start",
+        "window_end",
+        "model",
+        "model_version",
+        "kind",
+        "feature",
+        "reference",
+        "metric",
+    ),
 )
 
 PERFORMANCE_METRICS = Table(

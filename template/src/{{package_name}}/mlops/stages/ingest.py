@@ -25,7 +25,9 @@ def run(platform: Platform, *, as_of: datetime) -> TaskValues:
         judged = platform.each(lambda source: _judge(platform, source, as_of), SOURCES)
     except ContractError as error:
         finding = Finding(error.source, error.column, "schema", 1.0, high=0.0, reason=error.reason)
-        platform.record(DATA_QUALITY_METRICS, [(as_of, as_of, platform.full_name(PROBLEM.name), *finding.row)])
+        platform.record(
+            DATA_QUALITY_METRICS, [(as_of, as_of, platform.full_name(PROBLEM.name), *finding.row)]
+        )
         raise
     _settle(platform, as_of)
     bad = (bad_rows(source, rows) for source, rows in zip(SOURCES, judged, strict=True))

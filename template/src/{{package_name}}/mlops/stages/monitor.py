@@ -113,14 +113,16 @@ def run(
     quality += _inputs(references, counts[TRAINING])
     skewed = {} if window.within(served)["same"].all() else _skew(platform, made, window)
     quality += data_quality.skew(PREDICTIONS.name, skewed)
-    quality.append(_labelled(platform, registry.model, window, served))
+    arrived = _labelled(platform, registry.model, window, served)
+    quality.append(arrived)
     baselines = _baselines(platform, registry)
     measured = _measure(window.within(scored), window, as_of, baselines)
     for past, recorded in earlier.items():
         late = _grown(past.within(scored), recorded)
         measured += _measure(late, past, as_of, baselines)
 
-    decay = _decay(measured, window, champion)
+    # Labels that come late are of other rows than those that are there.
+    decay = _decay(measured, window, champion) if arrived.passed else None
     times = [datetime.fromisoformat(registry.tag(v, "as_of")) for v in registry.versions()]
     last = max((time for time in times if time <= as_of), default=window.since)
     seen = Evidence(
@@ -271,9 +273,7 @@ def _skew(platform: Platform, made: DataFrame, window: Window) -> dict[str, floa
     return {name: float(row[i] or 0.0) for i, name in enumerate(names)} if row else {}
 
 
-def _labelled(
-    platform: Platform, model: str, window: Window, served: pd.DataFrame
-) -> Finding:
+def _labelled(platform: Platform, model: str, window: Window, served: pd.DataFrame) -> Finding:
     rows = window.within(served)
     earlier: list[float] = []
     if platform.exists(DATA_QUALITY_METRICS.name):
@@ -283,9 +283,7 @@ def _labelled(
     return data_quality.labelled(PREDICTIONS.name, len(rows), known, earlier)
 
 
-def _measured_earlier(
-    platform: Platform, model: str, window: Window
-) -> dict[Window, Recorded]:
+def _measured_earlier(platform: Platform, model: str, window: Window) -> dict[Window, Recorded]:
     """Windows whose labels may still come, with the labelled rows that were recorded."""
     if not platform.exists(PERFORMANCE_METRICS.name):
         return {}
