@@ -162,8 +162,10 @@ def count_rows(
             seconds = batch.column(0).to_numpy(zero_copy_only=False)
             day = np.clip((seconds - start) // 86_400, 0, days - 1).astype(np.int64)
             for place, (name, bins) in enumerate(profiles.items(), start=1):
-                values = batch.column(place).to_pandas()
-                found = count(values, bins, day, days, period)
+                column = batch.column(place)
+                if pa.types.is_string(column.type):
+                    column = column.dictionary_encode()  # text is looked at once a value
+                found = count(column.to_pandas(), bins, day, days, period)
                 total[name] = add(total[name], found) if name in total else found
         flat = {name: _flat(counts) for name, counts in total.items()}
         yield pa.RecordBatch.from_pydict(
