@@ -51,6 +51,8 @@ REFUSED = [
     ("warehouse", "  ", "at least one visible"),
     ("warehouse", "${var.x}", "without"),
     ("readers", "a`b", "name of a group"),
+    ("notify_destination", "${var.x}", "without"),
+    ("training_data", "all", "Invalid choice"),
     ("staging_principal", "ci-staging", "application ID"),
     ("prod_principal", "1111", "application ID"),
     ("task", "clustering", "Invalid choice"),

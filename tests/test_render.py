@@ -58,6 +58,8 @@ CASES: dict[str, dict[str, Any]] = {
         "source_tables": ["no.on.null"],
         "extra_dev_workspaces": {"no": "https://adb-4444444444444444.4.azuredatabricks.net"},
         "warehouse": HOSTILE_NAMES["emoji"],
+        "notify_destination": HOSTILE_NAMES["quotes"],
+        "training_data": "expanding",
         "readers": """It's "quoted" \\ : # {{ x }}""",
         "staging_principal": "00000000-0000-0000-0000-000000000000",
         "prod_principal": "1e310000-0000-0000-0000-000000000000",

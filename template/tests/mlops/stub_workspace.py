@@ -14,8 +14,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
+from databricks.sdk.service.dataquality import Monitor
 from google.protobuf.json_format import ParseDict, ParseError
 from mlflow.protos import databricks_uc_registry_messages_pb2 as messages
 
@@ -58,6 +59,7 @@ class Workspace:
     aliases: dict[str, str] = field(default_factory=dict)
     tables: set[str] = field(default_factory=set)
     grants: dict[str, set[str]] = field(default_factory=dict)
+    monitors: dict[str, dict[str, Any]] = field(default_factory=dict)
     calls: list[tuple[str, str, Mapping[str, Any]]] = field(default_factory=list)
     failures: list[tuple[str, int, str]] = field(default_factory=list)
     """(part of "METHOD path", status, error code), each answered once, before anything else."""
@@ -92,9 +94,31 @@ class Workspace:
         table = re.fullmatch(r"/api/2.1/unity-catalog/tables/([^/]+)/exists", path)
         if table and method == "GET":
             return {"table_exists": table[1] in self.tables}
+        if method == "GET" and path.startswith("/api/2.1/unity-catalog/tables/"):
+            name = path.rsplit("/", maxsplit=1)[-1]
+            if name not in self.tables:
+                raise Refused(404, "TABLE_DOES_NOT_EXIST", f"Table '{name}' does not exist.")
+            return {"full_name": name, "table_id": f"id of {name}"}
+        if method == "GET" and path.startswith("/api/2.1/unity-catalog/schemas/"):
+            return {"schema_id": f"id of {path.rsplit('/', maxsplit=1)[-1]}"}
+        if path.startswith("/api/data-quality/v1/monitors"):
+            return self._monitor(method, path, body)
         if path.startswith("/api/2.0/sql/statements"):
             return self._sql(method, path, body)
         raise Refused(404, "ENDPOINT_NOT_FOUND", f"no API {method} {path}")
+
+    def _monitor(self, method: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        if method == "GET":
+            number = unquote(path.rsplit("/", maxsplit=1)[-1])
+            if number not in self.monitors:
+                raise Refused(404, "NOT_FOUND", "Monitor not found")
+            return self.monitors[number]
+        if Monitor.from_dict(body).as_dict() != body:  # it drops what it does not know
+            raise Refused(400, "INVALID_PARAMETER_VALUE", "unknown field")
+        if body["object_id"] not in {f"id of {name}" for name in self.tables}:
+            raise Refused(404, "TABLE_DOES_NOT_EXIST", "no such table")
+        self.monitors[body["object_id"]] = body
+        return body
 
     def _registry(self, method: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
         message = _MESSAGES.get((method, path))

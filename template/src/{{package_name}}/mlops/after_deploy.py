@@ -6,6 +6,8 @@ In this order, so that a first deployment into an empty catalog works in one go:
 2. the deployment job is attached to the registered model, so that each new version starts it;
 3. principals that run jobs without owning the schema get what jobs need. (Grants of a bundle know
    no CREATE MODEL VERSION, hence by SQL.)
+4. where asked for, the table of predictions gets data profiling. (A bundle's quality monitor
+   needs a table that is there before it.)
 
 Every step looks first and changes only what differs. One that fails for a passing reason (429, 5xx,
 a lost connection) is tried again with growing pauses; then the report says what was done and what
@@ -22,7 +24,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from .tables import EVIDENCE, Table, create_table_sql
+from .tables import EVIDENCE, PREDICTIONS, Table, create_table_sql
 
 if TYPE_CHECKING:
     from databricks.sdk import WorkspaceClient
@@ -41,6 +43,7 @@ PRIVILEGES = (
     "MANAGE",
 )
 """On the schema, for those who run its jobs without owning it. Aliases need MANAGE."""
+PROFILED_DAILY = "0 0 7 * * ?"
 _PAUSES = (1.0, 4.0, 16.0)
 _PASSING = (
     "ABORTED",
@@ -68,6 +71,7 @@ class Deployment:
     principals: tuple[str, ...] = ()
     host: str = ""
     further: tuple[tuple[str, str], ...] = ()  # each further model, and the job that decides on it
+    profile: str | None = None  # classification or regression: profile the predictions
 
     def use_host(self) -> None:
         """Have the clients of this process talk to the workspace that was deployed to.
@@ -97,7 +101,11 @@ class Deployment:
 
     @classmethod
     def of_summary(
-        cls, text: str, warehouse_id: str | None = None, principals: Iterable[str] = ()
+        cls,
+        text: str,
+        warehouse_id: str | None = None,
+        principals: Iterable[str] = (),
+        profile: str | None = None,
     ) -> Deployment:
         """Read what `databricks bundle summary -o json` prints.
 
@@ -133,6 +141,7 @@ class Deployment:
             principals=tuple(others),
             host=str((summary.get("workspace") or {}).get("host") or ""),
             further=tuple(further),
+            profile=profile,
         )
 
 
@@ -185,6 +194,9 @@ def run(
         steps[f"deployment job of {model}"] = partial(_attach, model, job_id)
     for principal in deployment.principals:
         steps[f"grants of {principal}"] = partial(_grant, workspace, deployment, principal)
+    if deployment.profile:
+        name = f"profile of {PREDICTIONS.name}"
+        steps[name] = partial(_profile, workspace, deployment, deployment.profile)
     failed = 0
     for name, step in steps.items():
         try:
@@ -246,6 +258,39 @@ def _grant(workspace: WorkspaceClient, deployment: Deployment, principal: str) -
     if missing:
         _sql(workspace, deployment, f"GRANT {', '.join(missing)} ON SCHEMA {schema} TO {who}")
     return bool(missing)
+
+
+def _profile(workspace: WorkspaceClient, deployment: Deployment, task: str) -> bool:
+    """Have the workspace profile the predictions as an inference log, once a day."""
+    from databricks.sdk.errors import NotFound
+    from databricks.sdk.service import dataquality as dq
+
+    schema = f"{deployment.catalog}.{deployment.schema}"
+    table = workspace.tables.get(f"{schema}.{PREDICTIONS.name}").table_id or ""
+    try:
+        workspace.data_quality.get_monitor("table", table)
+    except NotFound:
+        pass
+    else:
+        return False
+    kind = dq.InferenceProblemType[f"INFERENCE_PROBLEM_TYPE_{task.upper()}"]
+    # No slices: the features' columns come with the first predictions.
+    log = dq.InferenceLogConfig(
+        problem_type=kind,
+        timestamp_column="predict_at",
+        granularities=[dq.AggregationGranularity.AGGREGATION_GRANULARITY_1_DAY],
+        prediction_column="prediction",
+        model_id_column="model_version",
+    )
+    config = dq.DataProfilingConfig(
+        output_schema_id=workspace.schemas.get(schema).schema_id or "",
+        inference_log=log,
+        schedule=dq.CronSchedule(PROFILED_DAILY, "UTC"),
+        warehouse_id=deployment.warehouse_id,
+    )
+    monitor = dq.Monitor("table", table, data_profiling_config=config)
+    workspace.data_quality.create_monitor(monitor)
+    return True
 
 
 def _sql(workspace: WorkspaceClient, deployment: Deployment, statement: str) -> list[list[str]]:

@@ -46,6 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     cycle = command("lifecycle", "Replay the model's life month by month and write the report")
     cycle.add_argument("--until", metavar="YYYY-MM", help="last month to replay")
     cycle.add_argument("--fresh", action="store_true", help="start over: drop the local tables")
+    command("policies", "Compare rules of retraining over the year that lifecycle has replayed")
     command("status", "Show the versions of the model and what was decided on them")
     approve = command("approve", "Approve a version that passed its checks, and deploy it")
     approve.add_argument("version")
@@ -71,6 +72,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         action="append",
         default=[],
         help="a user, group or application ID that trains and deploys too; may be repeated",
+    )
+    after.add_argument(
+        "--profile",
+        choices=["classification", "regression"],
+        help="have the workspace profile the predictions of such a model every day (costs compute)",
     )
     admin = command("admin-setup", "For a platform admin: make an environment ready, once")
     admin.add_argument("target", help="staging, prod or another target of databricks.yml")
@@ -253,6 +259,32 @@ def _lifecycle(options: argparse.Namespace) -> int:
     return 0
 
 
+def _policies(options: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from . import lifecycle, policies
+    from .metrics import gain
+    from .team import PROBLEM
+
+    year = policies.Year(_connect(_bundle()), lifecycle.months())
+    found = [policies.live(year, policy) for policy in policies.usual()]
+    table = Table(title="Rules of retraining, over the replayed year")
+    for heading in ("policy", "trainings", "promotions", f"{PROBLEM.metric} served", "gain"):
+        table.add_column(heading, justify="left" if heading == "policy" else "right")
+    for one in found:
+        paid = gain(one.served, found[0].served)
+        figures = (str(one.trainings), str(one.promotions), f"{one.served:.4f}", f"{paid:+.4f}")
+        table.add_row(one.policy, *figures)
+    REPORTS.mkdir(exist_ok=True)
+    text = json.dumps([asdict(one) for one in found], indent=2)
+    (REPORTS / "policies.json").write_text(text, encoding="utf-8")
+    Console().print(table)
+    return 0
+
+
 def _project_name() -> str:
     settings = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))
     return str(settings["tool"]["mlops"]["project"])
@@ -317,7 +349,8 @@ def _after_deploy(options: argparse.Namespace) -> int:
 
     piped = options.summary == "-"
     summary = sys.stdin.read() if piped else Path(options.summary).read_text(encoding="utf-8")
-    wanted = Deployment.of_summary(summary, options.warehouse_id, options.grant)
+    who, profile = options.grant, options.profile
+    wanted = Deployment.of_summary(summary, options.warehouse_id, who, profile)
     wanted.use_host()
     return 0 if run(wanted, say=lambda line: print(line, flush=True)) else 1
 
@@ -349,6 +382,7 @@ _COMMANDS = {
     "check": _check,
     "run": _run,
     "lifecycle": _lifecycle,
+    "policies": _policies,
     "status": _status,
     "approve": _approve,
     "reject": _reject,

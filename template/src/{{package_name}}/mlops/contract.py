@@ -12,6 +12,10 @@ from .declarations import Source
 class ContractError(ValueError):
     """The source as a whole is not what its contract says: nothing of it may be used."""
 
+    def __init__(self, source: str, column: str, message: str) -> None:
+        super().__init__(f"Source {source}: column {column} {message}")
+        self.source, self.column, self.reason = source, column, f"column {column} {message}"
+
 
 def check_schema(source: Source, rows: DataFrame) -> None:
     """Raise ContractError when a column is missing or has another type."""
@@ -19,14 +23,17 @@ def check_schema(source: Source, rows: DataFrame) -> None:
     for column in source.columns:
         if column.name not in found:
             raise ContractError(
-                f"Source {source.name}: column {column.name} is missing, it has "
-                f"{', '.join(sorted(found))}. Fix: map it in sources.py, or drop it from the "
-                "contract and from the features that use it."
+                source.name,
+                column.name,
+                f"is missing, it has {', '.join(sorted(found))}. Fix: map it in sources.py, or "
+                "drop it from the contract and from the features that use it.",
             )
         if found[column.name] != column.type:
             raise ContractError(
-                f"Source {source.name}: column {column.name} is {found[column.name]}, its contract "
-                f"says {column.type}. Fix: cast it in sources.py, or change the contract."
+                source.name,
+                column.name,
+                f"is {found[column.name]}, its contract says {column.type}. Fix: cast it in "
+                "sources.py, or change the contract.",
             )
 
 

@@ -79,17 +79,28 @@ class FeatureTable:
 
 @dataclass(frozen=True)
 class Retraining:
-    """When monitoring asks for a new model.
+    """When monitoring asks for a new model; None switches a rule off.
 
     A feature drifts when its population stability index against the champion's training data is
-    above `psi`. Retraining starts when at least `drifted_features` features drift, or when the
-    metric is worse than at validation by more than `max_decay` (in the metric's unit).
+    above `psi` and above what a stable month exceeds in a share of `false_alarms` (of windows,
+    all features together). A new version is trained when at least `drifted_features` features
+    drift, when the metric is worse than at validation by more than `max_decay` (in the metric's
+    unit) and beyond chance, when the last training is `every` ago, or when `new_rows` labelled
+    rows have come since; but not within `cool_down` of the last training, and at most `budget`
+    times a year. Training by hand is always possible. Performance is measured with `min_rows`
+    labels; labels may come up to `late_labels` after the end of a window.
     """
 
     psi: float = 0.2
-    drifted_features: int = 3
-    max_decay: float = 0.03
+    drifted_features: int | None = 3
+    max_decay: float | None = 0.03
+    every: timedelta | None = None
+    new_rows: int | None = None
+    cool_down: timedelta = timedelta(0)
+    budget: int | None = None
     min_rows: int = 500
+    false_alarms: float = 0.05
+    late_labels: timedelta = timedelta(days=60)
 
 
 @dataclass(frozen=True)
@@ -159,7 +170,8 @@ class Problem:
     `observations(**sources)` gives one row an entity to predict: `entity_key`, `predict_at` (when
     the prediction is made), the lookup keys of the feature tables and the request features.
     `labels(**sources)` gives `entity_key`, `label` and `known_at` (when the label became known).
-    The replay on a laptop runs from the month of `replay_start` up to that of `replay_end`.
+    The replay on a laptop runs from the month of `replay_start` up to that of `replay_end`. A model
+    is trained on the last `training_window`, or with `expanding_window` on all there is.
     """
 
     name: str
@@ -181,6 +193,7 @@ class Problem:
     replay_end: date
     retraining: Retraining = field(default_factory=Retraining)
     gate: Gate = field(default_factory=Gate)
+    expanding_window: bool = False
     intended_use: str = ""
 
     @property

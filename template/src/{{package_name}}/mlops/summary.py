@@ -14,6 +14,7 @@ from .metrics import gain
 from .platform import Platform
 from .registry import Registry
 from .tables import (
+    DATA_QUALITY_METRICS,
     DEPLOYMENTS,
     DRIFT_METRICS,
     PERFORMANCE_METRICS,
@@ -26,6 +27,8 @@ from .tables import (
 from .team import PROBLEM
 
 _BINS = 10
+_QUALITY_COLUMNS = ["subject", "column", "metric", "reason"]
+_SLICE_COLUMNS = ["slice", "value", "low", "high", "rows"]
 _CHECK_COLUMNS = ["check", "kind", "value", "threshold", "baseline", "passed", "reason"]
 
 
@@ -72,13 +75,19 @@ def _month(
     journal: Journal,
     deployments: pd.DataFrame,
 ) -> dict[str, Any]:
-    measured = _at(_frame(platform, PERFORMANCE_METRICS), "window_end", month)
+    everything = _at(_frame(platform, PERFORMANCE_METRICS), "window_end", month)
+    whole = everything[everything["metric"] == PROBLEM.metric]
+    measured = whole[whole["slice"] == "all"]
     served = measured[measured["role"] == "champion"]
     performance = dict(zip(measured["model_version"], measured["value"], strict=True))
     version = served["model_version"].iloc[0] if len(served) else None
     value = performance.get(version)
     baseline = performance.get(first)
-    drift = _at(_frame(platform, DRIFT_METRICS), "window_end", month)
+    moved = _at(_frame(platform, DRIFT_METRICS), "window_end", month)
+    moved = moved[moved["metric"] == "psi"]
+    drift = moved[(moved["kind"] == "feature") & (moved["reference"] == "training")]
+    quality = _at(_frame(platform, DATA_QUALITY_METRICS), "window_end", month)
+    others = moved[moved["drifted"].astype(bool) & ~moved.index.isin(drift.index)]
     retraining = _at(_frame(platform, RETRAINING_DECISIONS), "window_end", month)
     decided = retraining.iloc[0] if len(retraining) else None
     results = _frame(platform, VALIDATION_RESULTS)
@@ -93,6 +102,16 @@ def _month(
         "drift": dict(zip(drift["feature"], drift["value"], strict=True)),
         "drift_threshold": PROBLEM.retraining.psi,
         "drifted_features": sorted(drift[drift["drifted"].astype(bool)]["feature"]),
+        "limits": dict(zip(drift["feature"], drift["threshold"], strict=True)),
+        "sudden": sorted({n for n in others[others["reference"] == "previous"]["feature"]}),
+        "moved": sorted({n for n in others[others["kind"] != "feature"]["kind"]}),
+        "quality": quality[~quality["passed"].astype(bool)][_QUALITY_COLUMNS].to_dict("records"),
+        "intervals": {
+            row["model_version"]: [row["low"], row["high"]] for row in measured.to_dict("records")
+        },
+        "slices": whole[(whole["slice"] != "all") & (whole["role"] == "champion")][
+            _SLICE_COLUMNS
+        ].to_dict("records"),
         "decayed": bool(decided["decayed"]) if decided is not None else False,
         "retrain": bool(decided["retrain"]) if decided is not None else False,
         "retrain_reason": decided["reason"] if decided is not None else "",

@@ -92,38 +92,72 @@ DEPLOYMENTS = Table(
     ("model", "model_version", "decision"),
 )
 
-DRIFT_METRICS = Table(
-    "drift_metrics",
-    "Drift of each feature in a window, against the champion's training data",
+DATA_QUALITY_METRICS = Table(
+    "data_quality_metrics",
+    "What came in in a window: schema, volume, freshness, nulls, duplicates, skew, labels",
     (
         Column("window_start", "timestamp", "Start of the window, exclusive"),
         Column("window_end", "timestamp", "End of the window, inclusive"),
         Column("model", "string", "Name of the registered model"),
-        Column("model_version", "string", "Version whose training data is the reference"),
-        Column("feature", "string", "Name of the feature"),
-        Column("metric", "string", "psi: population stability index"),
+        Column("subject", "string", "A source, or predictions"),
+        Column("column", "string", "Name of the column; all: the table as a whole"),
+        Column("metric", "string", "rows, least_day, idle_hours, missing, unseen, ..."),
         Column("value", "double", "What was measured"),
-        Column("threshold", "double", "Above this the feature has drifted"),
+        Column("low", "double", "The least that is right; null: no such limit"),
+        Column("high", "double", "The most that is right; null: no such limit"),
+        Column("passed", "boolean", "Whether the value is within its limits"),
+        Column("reason", "string", "The result in words"),
+    ),
+    ("window_start", "window_end", "model", "subject", "column", "metric"),
+)
+
+DRIFT_METRICS = Table(
+    "drift_metrics",
+    "Drift of each feature, the prediction and the label in a window, against a reference",
+    (
+        Column("window_start", "timestamp", "Start of the window, exclusive"),
+        Column("window_end", "timestamp", "End of the window, inclusive"),
+        Column("model", "string", "Name of the registered model"),
+        Column("model_version", "string", "The champion that was watched"),
+        Column("kind", "string", "feature, prediction or label"),
+        Column("feature", "string", "Name of the column"),
+        Column("reference", "string", "training: the champion's data; previous: the window before"),
+        Column("metric", "string", "psi decides; jensen_shannon, wasserstein, ... tell how"),
+        Column("value", "double", "What was measured"),
+        Column("threshold", "double", "Above this it has drifted; null: not judged"),
         Column("drifted", "boolean", "Whether it has"),
     ),
-    ("window_start", "window_end", "model", "model_version", "feature", "metric"),
+    (
+        "window_start",
+        "window_end",
+        "model",
+        "model_version",
+        "kind",
+        "feature",
+        "reference",
+        "metric",
+    ),
 )
 
 PERFORMANCE_METRICS = Table(
     "performance_metrics",
-    "How good the predictions of a window were, once their labels were known",
+    "How good the predictions of a window were, as far as their labels are known",
     (
         Column("window_start", "timestamp", "Start of the window, exclusive"),
         Column("window_end", "timestamp", "End of the window, inclusive"),
         Column("model", "string", "Name of the registered model"),
         Column("model_version", "string", "Version that made the predictions"),
         Column("role", "string", "champion or shadow"),
-        Column("metric", "string", "auc or mae"),
+        Column("slice", "string", "Rows it was measured on, such as carrier=AA; all: every row"),
+        Column("metric", "string", "auc or mae; bias and calibration_error of its predictions"),
         Column("value", "double", "What was measured; null with too few rows"),
+        Column("low", "double", "Lower end of the 95 % interval, by day"),
+        Column("high", "double", "Upper end of it"),
         Column("baseline", "double", "The same metric of this version at validation"),
         Column("rows", "bigint", "Labelled predictions"),
+        Column("as_of", "timestamp", "When it was measured: again when labels came late"),
     ),
-    ("window_start", "window_end", "model", "model_version", "role", "metric"),
+    ("window_start", "window_end", "model", "model_version", "role", "slice", "metric"),
 )
 
 RETRAINING_DECISIONS = Table(
@@ -146,6 +180,7 @@ EVIDENCE = (
     PREDICTIONS,
     VALIDATION_RESULTS,
     DEPLOYMENTS,
+    DATA_QUALITY_METRICS,
     DRIFT_METRICS,
     PERFORMANCE_METRICS,
     RETRAINING_DECISIONS,

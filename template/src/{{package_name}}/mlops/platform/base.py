@@ -65,6 +65,14 @@ class Platform(ABC):
         """First and last time in a column, in UTC; None while the table is missing or empty."""
         return self._span(table, column) if self.exists(table) else None
 
+    def per_hour(self, table: str, column: str, by: Sequence[str] = ()) -> pd.DataFrame:
+        """Rows for each hour of a time: `hour` (naive UTC), the columns `by`, `rows`."""
+        if not self.exists(table):
+            import pandas as pd
+
+            return pd.DataFrame({name: [] for name in ("hour", *by, "rows")})
+        return self._per_hour(table, column, by)
+
     def _require(self, table: str) -> None:
         if not self.exists(table):
             raise MissingTableError(
@@ -80,6 +88,9 @@ class Platform(ABC):
 
     @abstractmethod
     def _span(self, table: str, column: str) -> tuple[datetime, datetime] | None: ...
+
+    @abstractmethod
+    def _per_hour(self, table: str, column: str, by: Sequence[str]) -> pd.DataFrame: ...
 
     @abstractmethod
     def version(self, table: str) -> int:

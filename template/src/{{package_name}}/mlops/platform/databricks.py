@@ -58,6 +58,13 @@ class DatabricksPlatform(Platform):
         first, last = (datetime.fromtimestamp(micros / 1e6, tz=UTC) for micros in row)
         return first, last
 
+    def _per_hour(self, table: str, column: str, by: Sequence[str]) -> pd.DataFrame:
+        from pyspark.sql import functions as F
+
+        hour = F.date_trunc("hour", column).alias("hour")
+        rows = self._open(table).where(F.col(column).isNotNull()).groupBy(hour, *by)
+        return rows.agg(F.count("*").alias("rows")).toPandas()
+
     def version(self, table: str) -> int:
         """Ask the table's history."""
         history = self.spark.sql(f"DESCRIBE HISTORY {self.full_name(table)} LIMIT 1").first()

@@ -100,6 +100,16 @@ class LocalPlatform(Platform):
         ends = pc.min_max(times).as_py()
         return None if ends["min"] is None else (ends["min"], ends["max"])
 
+    def _per_hour(self, table: str, column: str, by: Sequence[str]) -> pd.DataFrame:
+        import pyarrow.compute as pc
+
+        rows = _naive(self._table(table).to_pyarrow_table(columns=[column, *by]))
+        rows = rows.filter(pc.is_valid(rows[column]))
+        hour = pc.floor_temporal(rows[column], unit="hour")
+        counted = rows.drop_columns([column]).append_column("hour", hour)
+        frame = counted.group_by(["hour", *by]).aggregate([([], "count_all")]).to_pandas()
+        return frame.rename(columns={"count_all": "rows"})
+
     def version(self, table: str) -> int:
         """Read the log."""
         return self._table(table).version()

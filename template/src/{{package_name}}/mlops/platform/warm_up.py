@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 
 from ..contract import bad_rows, good_rows, judge
 from ..declarations import Column, FeatureTable, Source
-from ..drift import profile, shares
+from ..drift import count_rows, profile
 from ..point_in_time import lookup
 from .local import LocalPlatform
 
@@ -70,7 +70,8 @@ def main() -> None:
         found = lookup(asked, "asked_at", [(TABLE, platform.read("features"))])
         found = found.join(platform.read("rows").select("id"), "id", "left_anti").unionByName(found)
         answer = found.toPandas()
-        shares(found, {name: profile(answer[name]) for name in ("kind", "mean")})
+        profiles = {name: profile(answer[name]) for name in ("kind", "mean")}
+        count_rows(found, profiles, "asked_at", int(start.timestamp()), 2)
         platform.spark.stop()
 
 

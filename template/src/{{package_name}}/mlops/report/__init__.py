@@ -89,6 +89,14 @@ def _view(data: Mapping[str, Any]) -> dict[str, Any]:
             return 0.0
         return float(value - base if data["higher_is_better"] else base - value)
 
+    def slice_lead(month: Mapping[str, Any], number: float) -> float:
+        """How much better than on all rows; 1 at a tenth of it."""
+        base = month["served_metric"]
+        if not base:
+            return 0.0
+        apart = number - base if data["higher_is_better"] else base - number
+        return float(10 * apart / base)
+
     largest = max((abs(lead(m, v)) for m in months for v in versions), default=0.0) or 1.0
     view = {
         **data,
@@ -107,9 +115,12 @@ def _view(data: Mapping[str, Any]) -> dict[str, Any]:
         "evidence": _evidence,
         "charts": charts,
         "lead_shade": lambda month, version: charts.shade(lead(month, version) / largest),
+        "slice_shade": lambda month, number: charts.shade(slice_lead(month, number)),
         # Full colour at four times the threshold.
         "drift_shade": lambda psi, limit: charts.shade(-psi / (4 * limit) if limit else 0.0),
     }
+    view["slices"] = sorted({name for month in months for name in month["slices"]})
+    view["next"] = _next(months)
     view["headline"], view["sentences"] = _verdict(view)
     return view
 
@@ -127,6 +138,18 @@ def _month(month: Mapping[str, Any]) -> dict[str, Any]:
         "sign": None if gain is None else (gain > 0) - (gain < 0),
         "drift": {name: _finite(psi) for name, psi in (month.get("drift") or {}).items()},
         "drift_threshold": _finite(month.get("drift_threshold")),
+        "limits": month.get("limits") or {},
+        "sudden": month.get("sudden") or [],
+        "moved": month.get("moved") or [],
+        "quality": month.get("quality") or [],
+        "intervals": {
+            str(version): None if None in ends else (_finite(ends[0]), _finite(ends[1]))
+            for version, ends in (month.get("intervals") or {}).items()
+        },
+        "slices": {
+            row["slice"]: {key: _finite(row[key]) for key in ("value", "low", "high")}
+            for row in month.get("slices") or ()
+        },
         "drifted": month.get("drifted_features") or [],
         "decisions": month.get("decisions") or [],
         "performance": {
@@ -166,6 +189,29 @@ def _verdict(view: Mapping[str, Any]) -> tuple[str, list[str]]:
     counts = [_count(summary[key], key[:-1]) for key in ("trainings", "promotions", "refusals")]
     sentences.append(f"In all: {_list(counts)}.")
     return headline, sentences
+
+
+def _next(months: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """What to do about the latest month that was watched: what is the matter, and the step."""
+    last = next((month for month in reversed(months) if month["drift"] or month["quality"]), None)
+    if last is None:
+        return []
+    steps = []
+    for row in last["quality"][:8]:
+        where = row["subject"] if row["column"] == "all" else f"{row['subject']}.{row['column']}"
+        steps.append((f"{where}: {row['metric']}, {row['reason']}", "Repair what feeds it"))
+    if last["sudden"]:
+        names = _list(sorted(last["sudden"]))
+        steps.append((f"All at once other than the month before: {names}", "Check their sources"))
+    if "label" in last["moved"]:
+        steps.append(("The label is distributed differently", "Check how labels are made"))
+    if last["decayed"] and not last["decisions"]:
+        steps.append(("Performance has decayed, and no version was trained", "Train one"))
+    refused = [d for d in last["decisions"] if d["decision"] == "refused"]
+    if refused:
+        names = _list([f"v{d['version']}" for d in refused])
+        steps.append((f"{names} refused", "Read the evidence below; the champion goes on"))
+    return steps or [("Nothing is out of its limits", "Nothing")]
 
 
 def _calibration(entries: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:

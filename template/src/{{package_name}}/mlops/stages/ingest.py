@@ -7,11 +7,12 @@ from functools import reduce
 
 from pyspark.sql import DataFrame
 
-from ..contract import bad_rows, good_rows, judge
+from ..contract import ContractError, bad_rows, good_rows, judge
+from ..data_quality import Finding, naive
 from ..declarations import Source
 from ..platform import Platform
-from ..tables import QUARANTINE
-from ..team import module
+from ..tables import DATA_QUALITY_METRICS, QUARANTINE
+from ..team import PROBLEM, module
 from . import TaskValues, entry_point
 
 SOURCES: tuple[Source, ...] = module("sources").SOURCES
@@ -20,7 +21,15 @@ BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 
 def run(platform: Platform, *, as_of: datetime) -> TaskValues:
     """Read what became known up to `as_of`; good rows go to bronze, bad ones to quarantine."""
-    judged = platform.each(lambda source: _judge(platform, source, as_of), SOURCES)
+    try:
+        judged = platform.each(lambda source: _judge(platform, source, as_of), SOURCES)
+    except ContractError as error:
+        finding = Finding(error.source, error.column, "schema", 1.0, high=0.0, reason=error.reason)
+        platform.record(
+            DATA_QUALITY_METRICS, [(as_of, as_of, platform.full_name(PROBLEM.name), *finding.row)]
+        )
+        raise
+    _settle(platform, as_of)
     bad = (bad_rows(source, rows) for source, rows in zip(SOURCES, judged, strict=True))
     rejected = reduce(DataFrame.unionByName, bad).dropDuplicates(list(QUARANTINE.keys))
     # Quarantine first: the bronze table is the record of how far this source has come.
@@ -33,6 +42,21 @@ def run(platform: Platform, *, as_of: datetime) -> TaskValues:
 
     platform.each(write, zip(SOURCES, judged, strict=True))
     return None
+
+
+def _settle(platform: Platform, as_of: datetime) -> None:
+    """Say that a schema that was wrong when this was run before is right now."""
+    if not platform.exists(DATA_QUALITY_METRICS.name):
+        return
+    model = platform.full_name(PROBLEM.name)
+    rows = platform.frame(DATA_QUALITY_METRICS.name, metric="schema", model=model)
+    wrong = rows[(rows["window_end"] == naive(as_of)) & ~rows["passed"].astype(bool)]
+    mended = [
+        Finding(str(row["subject"]), str(row["column"]), "schema", 0.0, high=0.0, reason="mended")
+        for row in wrong.to_dict("records")
+    ]
+    if mended:
+        platform.record(DATA_QUALITY_METRICS, [(as_of, as_of, model, *one.row) for one in mended])
 
 
 def _judge(platform: Platform, source: Source, as_of: datetime) -> DataFrame:

@@ -1,33 +1,76 @@
-"""Measure drift and, once labels are known, performance; say whether to retrain."""
+"""Measure what came in, drift and, once labels are known, performance; say whether to retrain."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 from pyspark.sql import functions as F
 
-from ..datasets import labels
-from ..drift import population_stability_index, shares
-from ..metrics import gain, score
+from .. import data_quality, performance
+from ..data_quality import ALL, Finding, naive
+from ..datasets import labels, observations
+from ..drift import Counts, Reference, count, count_rows, distances, from_json, stable_limits
+from ..metrics import gain
+from ..performance import Estimate
 from ..platform import Platform
 from ..registry import CHAMPION, Registry
+from ..retraining import Evidence, decayed, decide
 from ..tables import (
+    DATA_QUALITY_METRICS,
     DRIFT_METRICS,
     PERFORMANCE_METRICS,
     PREDICTIONS,
+    QUARANTINE,
     RETRAINING_DECISIONS,
     VALIDATION_RESULTS,
-    Table,
 )
 from ..team import PROBLEM
 from . import TaskValues, entry_point
+from .ingest import SOURCES
 from .train import PROFILE_FILE
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
+
+Row = tuple[object, ...]
+Recorded = Mapping[tuple[str, str], int]  # labelled rows by version and role
+PREDICTION, LABEL = "prediction", "label"
+ENTITY = PROBLEM.entity_key
+TRAINING, PREVIOUS = "training", "previous"
+DAY = timedelta(days=1)
+
+
+@dataclass(frozen=True)
+class Window:
+    """Data times (since, as_of]."""
+
+    since: datetime
+    as_of: datetime
+
+    @property
+    def days(self) -> int:
+        """Length in days, rounded up."""
+        return max(-((self.since - self.as_of) // DAY), 1)
+
+    @property
+    def before(self) -> Window:
+        """The window before, as long."""
+        return Window(self.since - self.days * DAY, self.since)
+
+    def of(self, rows: DataFrame) -> DataFrame:
+        """The rows whose prediction was made in it."""
+        made = F.col("predict_at")
+        return rows.where((made > self.since) & (made <= self.as_of))
+
+    def within(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """The same, in memory."""
+        made = frame["predict_at"]
+        return frame[(made > naive(self.since)) & (made <= naive(self.as_of))]
 
 
 def run(
@@ -42,64 +85,73 @@ def run(
     champion = registry.at(CHAMPION)
     if champion is None:
         raise LookupError(f"{registry.model} has no champion to watch. Fix: run training first.")
-    since = since or as_of - PROBLEM.monitoring_window
-    decided = _decided(platform, registry.model, since, as_of)
+    window = Window(since or as_of - PROBLEM.monitoring_window, as_of)
+    decided = _decided(platform, registry.model, window)
     if decided is not None:
         return decided
-    made = F.col("predict_at")
-    rows = platform.read(PREDICTIONS.name).where(F.col("model") == registry.model)
-    rows = rows.where((made > since) & (made <= as_of))
-    drift = _drift(registry, champion, rows)
-    performance = _performance(platform, registry, rows, as_of)
-    if not performance and not drift:
+
+    references = _references(registry, champion)
+    earlier = _measured_earlier(platform, registry.model, window)
+    made = platform.read(PREDICTIONS.name).where(F.col("model") == registry.model)
+    counts = _counts(made, references, window)
+    start = min([window.before, *earlier], key=lambda one: one.since).since
+    scored = _scored(platform, made, window, start)
+    served = scored[scored["role"] == "champion"]
+    if window.within(served).empty:
         raise LookupError(
-            f"There is no prediction between {since:%Y-%m-%d} and {as_of:%Y-%m-%d} to watch. Fix: "
-            "run the scoring job for that time, and look why it has not run."
+            f"There is no prediction between {window.since:%Y-%m-%d} and {as_of:%Y-%m-%d} to "
+            "watch. Fix: run the scoring job for that time, and look why it has not run."
         )
-    rules = PROBLEM.retraining
-    drifted = sorted(name for name, value in drift.items() if value > rules.psi)
-    decay = next((p.decay for p in performance if p.key == (champion, "champion")), None)
-    decayed = decay is not None and decay > rules.max_decay
-    reasons = []
-    if len(drifted) >= rules.drifted_features:
-        total = len(PROBLEM.feature_names)
-        reasons.append(f"drift in {len(drifted)} of {total} features: {', '.join(drifted)}")
-    if decayed:
-        reasons.append(f"decay: {PROBLEM.metric} is worse than at validation by {decay:.3f}")
-    retrain, reason = bool(reasons), "; ".join(reasons) or "none"
+    known = served.dropna(subset=[LABEL])
+    for place, one in ((TRAINING, window), (PREVIOUS, window.before)):
+        values = one.within(known)[LABEL]
+        nowhere = np.zeros(len(values), dtype=int)
+        counts[place][LABEL] = count(values, references[LABEL].bins, nowhere, 1)
 
-    window, watched = (since, as_of), (registry.model, champion)
-    evidence: list[tuple[Table, list[tuple[object, ...]]]] = [
-        (
-            DRIFT_METRICS,
-            [
-                (*window, *watched, name, "psi", value, rules.psi, name in drifted)
-                for name, value in sorted(drift.items())
-            ],
-        ),
-        (
-            PERFORMANCE_METRICS,
-            [
-                (*window, registry.model, *p.key, PROBLEM.metric, p.value, p.baseline, p.rows)
-                for p in performance
-            ],
-        ),
-        (RETRAINING_DECISIONS, [(*window, *watched, retrain, decayed, reason)]),
-    ]
-    for table, found in evidence:
-        platform.record(table, found)
-    return {"retrain": str(retrain).lower(), "reason": reason}
+    drift = _drift(references, counts[TRAINING], counts[PREVIOUS], window.days)
+    quality = _sources(platform, window)
+    quality += _inputs(references, counts[TRAINING])
+    skewed = {} if window.within(served)["same"].all() else _skew(platform, made, window)
+    quality += data_quality.skew(PREDICTIONS.name, skewed)
+    arrived = _labelled(platform, registry.model, window, served)
+    quality.append(arrived)
+    baselines = _baselines(platform, registry)
+    measured = _measure(window.within(scored), window, as_of, baselines)
+    for past, recorded in earlier.items():
+        late = _grown(past.within(scored), recorded)
+        measured += _measure(late, past, as_of, baselines)
+
+    # Labels that come late are of other rows than those that are there.
+    decay = _decay(measured, window, champion) if arrived.passed else None
+    times = [datetime.fromisoformat(registry.tag(v, "as_of")) for v in registry.versions()]
+    last = max((time for time in times if time <= as_of), default=window.since)
+    seen = Evidence(
+        as_of=as_of,
+        features=len(PROBLEM.feature_names),
+        drifted=_drifted(drift),
+        decay=decay,
+        metric=PROBLEM.metric,
+        new_rows=int((known["predict_at"] > naive(last)).sum()),
+        trainings=times,
+    )
+    decision = decide(PROBLEM.retraining, seen)
+    span = (window.since, as_of, registry.model)
+    platform.record(DATA_QUALITY_METRICS, [(*span, *finding.row) for finding in quality])
+    platform.record(DRIFT_METRICS, [(*span, champion, *row) for row in drift])
+    platform.record(PERFORMANCE_METRICS, [(*row[:2], registry.model, *row[2:]) for row in measured])
+    # Last: a window without a decision is measured again.
+    worse = decayed(PROBLEM.retraining, decay)
+    verdict: Row = (*span, champion, decision.retrain, worse, decision.reason)
+    platform.record(RETRAINING_DECISIONS, [verdict])
+    return {"retrain": str(decision.retrain).lower(), "reason": decision.reason}
 
 
-def _decided(platform: Platform, model: str, since: datetime, as_of: datetime) -> TaskValues:
-    """What was decided for this window. It stands: the champion may be another one by now.
-
-    The decision is written last, so a window without one is measured again.
-    """
+def _decided(platform: Platform, model: str, window: Window) -> TaskValues:
+    """What was decided for this window. It stands: the champion may be another one by now."""
     if not platform.exists(RETRAINING_DECISIONS.name):
         return None
     rows = platform.frame(RETRAINING_DECISIONS.name, model=model)
-    start, end = (pd.Timestamp(time).tz_convert(None) for time in (since, as_of))
+    start, end = naive(window.since), naive(window.as_of)
     rows = rows[(rows["window_start"] == start) & (rows["window_end"] == end)]
     if rows.empty:
         return None
@@ -107,54 +159,209 @@ def _decided(platform: Platform, model: str, since: datetime, as_of: datetime) -
     return {"retrain": str(bool(row["retrain"])).lower(), "reason": str(row["reason"])}
 
 
-@dataclass(frozen=True)
-class Performance:
-    """The metric of one version in one role; `value` is None with too few labelled rows."""
-
-    key: tuple[str, str]
-    rows: int
-    value: float | None
-    baseline: float | None
-
-    @property
-    def decay(self) -> float | None:
-        """How much worse than at validation."""
-        if self.value is None or self.baseline is None:
-            return None
-        return -gain(self.value, self.baseline)
-
-
-def _drift(registry: Registry, champion: str, rows: DataFrame) -> dict[str, float]:
-    """Population stability index of each feature against the champion's training data."""
+def _references(registry: Registry, champion: str) -> dict[str, Reference]:
+    """The champion's training data: each feature, the prediction and the label."""
     import mlflow
 
     run_id = registry.get(champion).run_id
-    reference = mlflow.artifacts.load_dict(f"runs:/{run_id}/{PROFILE_FILE}")
-    current = shares(rows.where(F.col("role") == "champion"), reference)
+    saved = mlflow.artifacts.load_dict(f"runs:/{run_id}/{PROFILE_FILE}")
+    if LABEL not in saved:
+        raise LookupError(
+            f"The profile of version {champion} is of an older form: it has no label. Fix: train a "
+            "new version and deploy it."
+        )
+    return {name: from_json(one) for name, one in saved.items()}
+
+
+def _counts(
+    made: DataFrame, references: Mapping[str, Reference], window: Window
+) -> dict[str, dict[str, Counts]]:
+    """Served rows by day and bin, of the window and of the one before, in one pass."""
+    both = Window(window.before.since, window.as_of)
+    bins = {name: one.bins for name, one in references.items() if name != LABEL}
+    rows = both.of(made).where(F.col("role") == "champion")
+    first = int(both.since.timestamp()) + 1  # a window is open at its start
+    found = count_rows(rows, bins, "predict_at", first, 2 * window.days, period=window.days)
     return {
-        name: population_stability_index(profile["shares"], current[name])
-        for name, profile in reference.items()
-        if sum(current[name]) > 0
+        TRAINING: {name: one.period(1) for name, one in found.items()},
+        PREVIOUS: {name: one.period(0) for name, one in found.items()},
     }
 
 
-def _performance(
-    platform: Platform, registry: Registry, rows: DataFrame, as_of: datetime
-) -> list[Performance]:
-    """The metric of each version and role, on the rows whose label is known."""
-    known = labels(platform, as_of).withColumnRenamed(PROBLEM.entity_key, "entity")
-    columns = ("model_version", "role", "prediction", "label")
-    frame = rows.join(known, "entity").select(*columns).toPandas()
-    results = platform.frame(VALIDATION_RESULTS.name, model=registry.model, check="threshold")
-    at_validation = dict(zip(results["model_version"], results["value"], strict=True))
+def _scored(platform: Platform, made: DataFrame, window: Window, start: datetime) -> pd.DataFrame:
+    """Predictions since `start`, with their label, which is missing unless it was known.
+
+    `same` says whether the row's features are those that training would look up.
+    """
+    known = labels(platform, window.as_of).select(F.col(ENTITY).alias("entity"), LABEL)
+    inputs = F.xxhash64(*PROBLEM.feature_names)
+    theirs = observations(platform, window.since, window.as_of).select(
+        F.col(ENTITY).alias("entity"), inputs.alias("theirs")
+    )
+    rows = Window(start, window.as_of).of(made).join(known, "entity", "left")
+    same = F.coalesce(inputs == F.col("theirs"), F.lit(True)).alias("same")
+    columns = ("model_version", "role", "predict_at", PREDICTION, *PROBLEM.gate.slices, LABEL)
+    return rows.join(theirs, "entity", "left").select(*columns, same).toPandas()
+
+
+def _drift(
+    references: Mapping[str, Reference],
+    now: Mapping[str, Counts],
+    before: Mapping[str, Counts],
+    days: int,
+) -> list[Row]:
+    """Kind, column, reference, metric, value, threshold and whether it drifted."""
+    rules = PROBLEM.retraining
+    bins = {name: one.bins for name, one in references.items()}
+    daily = {name: one.counts.rows for name, one in references.items()}
+    limits = {
+        TRAINING: stable_limits(bins, daily, days, rules.false_alarms),
+        PREVIOUS: stable_limits(bins, daily, days, rules.false_alarms, earlier=days),
+    }
+    rows: list[Row] = []
+    for name, one in references.items():
+        kind = name if name in (PREDICTION, LABEL) else "feature"
+        compared = {TRAINING: one.counts, PREVIOUS: before[name]}
+        if name == PREDICTION:
+            del compared[PREVIOUS]  # another version may have made those
+        for place, base in compared.items():
+            for metric, value in distances(one.bins, base, now[name]).items():
+                threshold = None
+                if metric == "psi":
+                    threshold = max(rules.psi, limits[place].get(name, 0.0))
+                drifted = threshold is not None and value > threshold
+                rows.append((kind, name, place, metric, value, threshold, drifted))
+    return rows
+
+
+def _drifted(drift: Iterable[Row]) -> list[str]:
+    """Features that have left the champion's training data."""
+    slow = (row for row in drift if row[0] == "feature" and row[2] == TRAINING)
+    return sorted(str(row[1]) for row in slow if row[6])
+
+
+def _sources(platform: Platform, window: Window) -> list[Finding]:
+    """Volume, freshness and quarantine of each source."""
+    bad = platform.per_hour(QUARANTINE.name, "available_at", ("source", "reason"))
+    bad = bad[bad["hour"] < naive(window.as_of)]
     found = []
-    for (version, role), part in frame.groupby(["model_version", "role"]):
-        enough = len(part) >= PROBLEM.retraining.min_rows
-        value = score(part["label"], part["prediction"]) if enough else None
-        found.append(
-            Performance((str(version), str(role)), len(part), value, at_validation.get(version))
-        )
+    for source in SOURCES:
+        rows = platform.per_hour(source.name, "available_at")
+        rows = rows[rows["hour"] < naive(window.as_of)]
+        found += data_quality.source(source.name, rows, window.since, window.as_of)
+        theirs = bad[bad["source"] == source.name]
+        found += data_quality.quarantined(source.name, theirs, rows, window.since)
     return found
+
+
+def _inputs(references: Mapping[str, Reference], now: Mapping[str, Counts]) -> list[Finding]:
+    found = []
+    for name in PROBLEM.feature_names:
+        found += data_quality.column(PREDICTIONS.name, name, references[name], now[name])
+    return found
+
+
+def _skew(platform: Platform, made: DataFrame, window: Window) -> dict[str, float]:
+    """Share of served rows whose feature is not what training would look up, by feature."""
+    names = PROBLEM.feature_names
+    theirs = observations(platform, window.since, window.as_of).select(
+        F.col(PROBLEM.entity_key).alias("entity"), *(F.col(n).alias(f"_{n}") for n in names)
+    )
+    both = window.of(made).where(F.col("role") == "champion").join(theirs, "entity")
+    differ = (~F.col(n).eqNullSafe(F.col(f"_{n}")) for n in names)
+    row = both.agg(*(F.mean(d.cast("double")) for d in differ)).first()
+    return {name: float(row[i] or 0.0) for i, name in enumerate(names)} if row else {}
+
+
+def _labelled(platform: Platform, model: str, window: Window, served: pd.DataFrame) -> Finding:
+    rows = window.within(served)
+    earlier: list[float] = []
+    if platform.exists(DATA_QUALITY_METRICS.name):
+        past = platform.frame(DATA_QUALITY_METRICS.name, metric="labelled", model=model)
+        earlier = past[past["window_end"] < naive(window.as_of)]["value"].tolist()
+    known = int(rows[LABEL].notna().sum())
+    return data_quality.labelled(PREDICTIONS.name, len(rows), known, earlier)
+
+
+def _measured_earlier(platform: Platform, model: str, window: Window) -> dict[Window, Recorded]:
+    """Windows whose labels may still come, with the labelled rows that were recorded."""
+    if not platform.exists(PERFORMANCE_METRICS.name):
+        return {}
+    whole = {"model": model, "metric": PROBLEM.metric, "slice": ALL}
+    rows = platform.frame(PERFORMANCE_METRICS.name, **whole)
+    oldest = naive(window.as_of - PROBLEM.retraining.late_labels)
+    rows = rows[(rows["window_end"] > oldest) & (rows["window_end"] < naive(window.as_of))]
+    found: dict[Window, Recorded] = {}
+    for (start, end), part in rows.groupby(["window_start", "window_end"]):
+        times = (pd.Timestamp(str(t), tz="UTC").to_pydatetime() for t in (start, end))
+        keys = zip(part["model_version"], part["role"], strict=True)
+        found[Window(*times)] = dict(zip(keys, part["rows"].astype(int), strict=True))
+    return found
+
+
+def _grown(scored: pd.DataFrame, recorded: Recorded) -> pd.DataFrame:
+    """The predictions of those versions that have other labels than were recorded."""
+    parts = [
+        part
+        for (version, role), part in scored.groupby(["model_version", "role"])
+        if part[LABEL].notna().sum() != recorded.get((str(version), str(role)), 0)
+    ]
+    return pd.concat(parts) if parts else scored.head(0)
+
+
+def _baselines(platform: Platform, registry: Registry) -> dict[str, float]:
+    """The metric of each version at validation."""
+    results = platform.frame(VALIDATION_RESULTS.name, model=registry.model, check="threshold")
+    return dict(zip(results["model_version"], results["value"], strict=True))
+
+
+def _measure(
+    scored: pd.DataFrame, window: Window, as_of: datetime, baselines: Mapping[str, float]
+) -> list[Row]:
+    """Rows of performance_metrics: each version and role, the champion by slice, too."""
+    found: list[Row] = []
+    known = scored.dropna(subset=[LABEL])
+    known = known.assign(day=(known["predict_at"] - naive(window.since)) // DAY)
+    for (version, role), part in known.groupby(["model_version", "role"]):
+        key = (window.since, window.as_of, version, role)
+        for name, one in _estimates(part):
+            baseline = baselines.get(str(version)) if name == PROBLEM.metric else None
+            found.append((*key, ALL, name, one.value, one.low, one.high, baseline, one.rows, as_of))
+        for feature in PROBLEM.gate.slices if role == "champion" else ():
+            for value, rows in part.groupby(feature):
+                if len(rows) < PROBLEM.gate.min_slice_rows:
+                    continue
+                one = performance.metric(*_columns(rows), PROBLEM.task)
+                where = (f"{feature}={value}", PROBLEM.metric)
+                figures = (one.value, one.low, one.high, None, one.rows, as_of)
+                found.append((*key, *where, *figures))
+    return found
+
+
+def _columns(rows: pd.DataFrame) -> tuple[pd.Series, pd.Series, pd.Series]:
+    return rows[LABEL], rows[PREDICTION], rows["day"]
+
+
+def _estimates(rows: pd.DataFrame) -> Iterable[tuple[str, Estimate]]:
+    label, prediction, day = _columns(rows)
+    if len(rows) < PROBLEM.retraining.min_rows:
+        yield PROBLEM.metric, Estimate(len(rows))
+        return
+    yield PROBLEM.metric, performance.metric(label, prediction, day, PROBLEM.task)
+    yield "bias", performance.bias(label, prediction, day)
+    yield "calibration_error", performance.calibration_error(label, prediction)
+
+
+def _decay(measured: Iterable[Row], window: Window, champion: str) -> float | None:
+    """How much worse the champion is than at validation; 0 when that may be chance."""
+    key = (window.since, window.as_of, champion, "champion", ALL, PROBLEM.metric)
+    row = next((row for row in measured if row[:6] == key), None)
+    if row is None or row[6] is None or row[9] is None:
+        return None
+    value, low, high, baseline = (float(row[i]) for i in (6, 7, 8, 9))  # type: ignore[arg-type]
+    if gain(high if PROBLEM.higher_is_better else low, baseline) >= 0:
+        return 0.0
+    return -gain(value, baseline)
 
 
 main = entry_point(run)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from datetime import datetime
+from datetime import datetime, timedelta
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from ..datasets import OBSERVATIONS, labelled, require_fresh
 from ..decisions import decision_on
-from ..drift import profile
+from ..drift import count, profile, to_json
 from ..metrics import score
 from ..platform import Platform
 from ..predictions import as_column
@@ -64,6 +64,9 @@ def _train(
     from mlflow.models import infer_signature
 
     since, until = as_of - PROBLEM.training_window, as_of - PROBLEM.holdout
+    if PROBLEM.expanding_window:
+        first = platform.span(OBSERVATIONS, "predict_at")
+        since = min(first[0] - timedelta(seconds=1), since) if first else since
     require_fresh(platform, as_of)
     read = [table.name for table in PROBLEM.feature_tables]
     read += [OBSERVATIONS, *PROBLEM.label_sources]
@@ -92,8 +95,10 @@ def _train(
         classifier = PROBLEM.task == "classification"
         example = features.head(5)
         answer = estimator.predict_proba(example) if classifier else estimator.predict(example)
-        profiles = {name: profile(features[name]) for name in PROBLEM.feature_names}
-        mlflow.log_dict(profiles, PROFILE_FILE)
+        answers = as_column(
+            estimator.predict_proba(features) if classifier else estimator.predict(features)
+        )
+        mlflow.log_dict(reference(frame.assign(prediction=answers)), PROFILE_FILE)
         logged = mlflow.sklearn.log_model(
             estimator,
             name="model",
@@ -109,6 +114,17 @@ def _train(
         f"{until:%Y-%m-%d}, because: {reason}."
     )
     return registry.register(logged.model_uri, run_id, tags, description)
+
+
+def reference(frame: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """What monitoring compares with: each feature, `prediction` and `label`, by day."""
+    day = (frame["predict_at"] - frame["predict_at"].min()) // timedelta(days=1)
+    places, days = day.to_numpy(dtype=int), int(day.max()) + 1
+    found = {}
+    for name in (*PROBLEM.feature_names, "prediction", "label"):
+        bins = profile(frame[name])
+        found[name] = to_json(bins, count(frame[name], bins, places, days))
+    return found
 
 
 def _tune(features: pd.DataFrame, label: pd.Series) -> dict[str, Any]:
