@@ -55,14 +55,9 @@ def databricks(arguments: list[str]) -> object:
         case ["registered-models", "list", "--catalog-name", "some", "--schema-name", "schema", *_]:
             return [{"full_name": MODEL}]
         case ["registered-models", "get", _, "--include-aliases", *_]:
-            at = {"champion": 2, "previous_champion": 1}
-            return {"aliases": [{"alias_name": k, "version_num": v} for k, v in at.items()]}
-        case ["registered-models", "set-alias", _, _, _] | [
-            "registered-models",
-            "delete-alias",
-            *_,
-        ]:
-            return "done"
+            return {"aliases": [{"alias_name": "champion", "version_num": 2}]}
+        case ["current-user", "me", *_]:
+            return {"userName": "ann@example.com"}
         case ["model-versions", "list", _, *_]:
             return [{"version": 9}, {"version": 10}]
         case ["api", "post", path, "--json", body]:

@@ -41,6 +41,7 @@ CASES: dict[str, dict[str, Any]] = {
     },
 }
 STAGES = ["ingest", "features", "train", "evaluate", "approve", "deploy", "score", "monitor"]
+STAGES += ["rollback"]
 
 
 class Project:

@@ -341,12 +341,14 @@ def test_decision_on_a_version(lab: Lab, system: str, action: str) -> None:
     calls = [call["arguments"] for call in lab.calls() if call["program"] == "databricks"]
     tags = [json.loads(words[-1]) for words in calls if words[0] == "api"]
     if action == "rollback":
-        assert ["registered-models", "set-alias", "some.schema.model", "champion", "1"] in calls
-        assert [tag["value"] for tag in tags] == ["1"]
+        assert [words[1:3] for words in calls if words[0] == "bundle"] == [["run", "rollback"]]
+        assert not tags
     else:
-        assert [tag["value"] for tag in tags] == [
-            {"approve": "approved", "reject": "rejected"}[action]
-        ]
+        answers = [tag["value"] for tag in tags if tag["key"] == "approval"]
+        assert answers == ["pending", {"approve": "approved", "reject": "rejected"}[action]]
+        told = {tag["key"]: tag["value"] for tag in tags}
+        assert told["approval_by"] and tags[-1]["key"] == "approval"
+        assert told["approval_at"] and told["approval_comment"] == "none"
         deployed = [words for words in calls if words[:3] == ["bundle", "run", "deployment"]]
         assert len(deployed) == (action == "approve")
     assert {call["client"] for call in lab.calls()} == {"client of prod"}

@@ -36,6 +36,13 @@ CASES: dict[str, dict[str, Any]] = {
     "defaults": {},
     "minimal": {"project_name": "x"},
     **{f"ci_{ci}": {"ci": ci} for ci in ("github", "azure", "both", "none")},
+    "online_serving": {"online_serving": True},
+    "online_serving_regression": {
+        "online_serving": True,
+        "task": "regression",
+        "compute": "job_clusters",
+        "package_name": "a" * 30,
+    },
     "release_branch": {"release_by": "branch", "ci": "both"},
     **{f"task_{task}": {"task": task} for task in ("classification", "regression")},
     **{f"name_{key}": {"project_name": name} for key, name in HOSTILE_NAMES.items()},

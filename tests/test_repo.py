@@ -42,7 +42,8 @@ def test_every_question_has_help_and_default() -> None:
             continue
         assert {"help", "default"} <= question.keys(), name
         hidden = question.get("when") is False
-        assert hidden or "choices" in question or name in question.get("validator", ""), name
+        limited = "choices" in question or question["type"] == "bool"
+        assert hidden or limited or name in question.get("validator", ""), name
         assert hidden or not computed, f"{name}: computed values come last"
         computed = computed or hidden
 

@@ -18,6 +18,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ CLI = os.environ.get("DATABRICKS", "databricks")
 PLAN = "plan.json"
 DIST = Path("dist")
 LIFE = ("features", "training", "deployment", "scoring", "monitoring")
-CHAMPION, PREVIOUS = "champion", "previous_champion"
+CHAMPION = "champion"
 RUN_URL = re.compile(r"Run URL: (\S+)")
 
 
@@ -243,13 +244,9 @@ def job_of(model: str, kind: str) -> str:
 
 def champion(model: str) -> str | None:
     """The version that scores, if there is one."""
-    return aliases(model).get(CHAMPION)
-
-
-def aliases(model: str) -> dict[str, str]:
-    """Each alias of a model with its version."""
-    found = ask("registered-models", "get", model, "--include-aliases")
-    return {alias["alias_name"]: str(alias["version_num"]) for alias in found.get("aliases", [])}
+    found = ask("registered-models", "get", model, "--include-aliases").get("aliases", [])
+    versions = [alias["version_num"] for alias in found if alias["alias_name"] == CHAMPION]
+    return str(versions[0]) if versions else None
 
 
 def smoke(target: Target) -> None:
@@ -269,26 +266,34 @@ def smoke(target: Target) -> None:
     report(f"Smoke run on {target.name}", lines)
 
 
-def decide(target: Target, action: str, version: str, name: str = "") -> None:
+def decide(target: Target, action: str, version: str, comment: str, name: str = "") -> None:
     """Approve or reject a version, or bring the previous champion back."""
     if action != "rollback" and not re.fullmatch(r"[1-9][0-9]*", version):
         raise DeliveryError(f"VERSION={version!r} is no version. Fix: VERSION=3")
-    model = target.model(name)
-    if action == "rollback":
-        now = aliases(model)
-        if CHAMPION not in now or PREVIOUS not in now:
-            raise DeliveryError(f"{model} has no previous champion to go back to.")
-        call("registered-models", "set-alias", model, CHAMPION, now[PREVIOUS])
-        call("registered-models", "delete-alias", model, PREVIOUS)
-        _tag(model, now[CHAMPION], "rolled_back_to", now[PREVIOUS])
-        report(f"Rolled back on {target.name}", [f"`{model}`: champion is {now[PREVIOUS]}"])
+    if action == "rollback":  # alias, endpoint if there is one, and record are the job's
+        address = target.run(job_of(name, "rollback"))
+        report(f"Rolled back on {target.name}", [f"[Rollback]({address})"])
         return
-    _tag(model, version, "approval", "approved" if action == "approve" else "rejected")
+    model = target.model(name)
+    answer = "approved" if action == "approve" else "rejected"
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    # The answer comes last, and an earlier one is taken away first: cut short, nobody has signed.
+    _tag(model, version, "approval", "pending")
+    _tag(model, version, "approval_by", _person())
+    _tag(model, version, "approval_comment", comment or "none")
+    _tag(model, version, "approval_at", now)
+    _tag(model, version, "approval", answer)
     lines = [f"`{model}` version {version}: {action}"]
     if action == "approve":  # the job still refuses a version whose checks have not all passed
         run = target.run(job_of(name, "deployment"), **_which(model, version))
         lines.append(f"[Deployment]({run})")
     report(f"Decision on {target.name}", lines)
+
+
+def _person() -> str:
+    """Who decides: whoever started the run in CI, else who is signed in to the workspace."""
+    actor = os.environ.get("GITHUB_TRIGGERING_ACTOR") or os.environ.get("BUILD_REQUESTEDFOREMAIL")
+    return actor or str(ask("current-user", "me")["userName"])
 
 
 def _which(model: str, version: str) -> dict[str, str]:
@@ -313,6 +318,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--as-of", default="", help="moment of the data; empty: now")
     parser.add_argument("--version", default="", help="version of the model")
     parser.add_argument("--model", default="", help="a further model of the project")
+    parser.add_argument("--comment", default="", help="why; kept with the decision")
     options = parser.parse_args(argv)
     try:
         target = Target(options.target, options.pr)
@@ -328,7 +334,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             case "smoke":
                 smoke(target)
             case action:
-                decide(target, action, options.version.strip(), options.model)
+                version, comment = options.version.strip(), options.comment.strip()
+                decide(target, action, version, comment, options.model)
     except (DeliveryError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

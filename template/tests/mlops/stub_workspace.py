@@ -60,6 +60,8 @@ class Workspace:
     tables: set[str] = field(default_factory=set)
     grants: dict[str, set[str]] = field(default_factory=dict)
     monitors: dict[str, dict[str, Any]] = field(default_factory=dict)
+    groups: dict[str, set[str]] = field(default_factory=dict)
+    """The groups of each user."""
     calls: list[tuple[str, str, Mapping[str, Any]]] = field(default_factory=list)
     failures: list[tuple[str, int, str]] = field(default_factory=list)
     """(part of "METHOD path", status, error code), each answered once, before anything else."""
@@ -91,6 +93,8 @@ class Workspace:
             return {}
         if (method, path) == ("GET", "/api/2.0/preview/scim/v2/Me"):
             return {"userName": self.user}
+        if (method, path) == ("GET", "/api/2.0/preview/scim/v2/Users"):
+            return self._users(body.get("filter", ""), int(body.get("startIndex", 1)))
         table = re.fullmatch(r"/api/2.1/unity-catalog/tables/([^/]+)/exists", path)
         if table and method == "GET":
             return {"table_exists": table[1] in self.tables}
@@ -119,6 +123,16 @@ class Workspace:
             raise Refused(404, "TABLE_DOES_NOT_EXIST", "no such table")
         self.monitors[body["object_id"]] = body
         return body
+
+    def _users(self, wanted: str, start: int) -> dict[str, Any]:
+        asked = re.fullmatch(r'userName eq ("(?:[^"\\]|\\.)*")', wanted)
+        if asked is None:
+            raise Refused(400, "INVALID_PARAMETER_VALUE", f"bad filter {wanted}")
+        name = json.loads(asked[1])
+        groups = [{"display": group} for group in sorted(self.groups.get(name, ()))]
+        users = [{"id": "7", "userName": name, "groups": groups}] if name in self.groups else []
+        page = users if start == 1 else []
+        return {"Resources": page, "totalResults": len(users), "startIndex": start}
 
     def _registry(self, method: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
         message = _MESSAGES.get((method, path))

@@ -54,6 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     reject = command("reject", "Refuse a version, whatever its checks say")
     reject.add_argument("version")
     reject.add_argument("--comment", required=True, help="why; kept with the decision")
+    card = command("card", "Draw the plots of a version's model card, into its run and a file")
+    card.add_argument("version")
     command("rollback", "Make the previous champion the champion again")
     command("ui", "Open the local MLflow server")
     after = command(
@@ -306,9 +308,14 @@ def _status(options: argparse.Namespace) -> int:
 
 def _approve(options: argparse.Namespace) -> int:
     from .decisions import approve
+    from .stages.approve import names
 
     platform, registry = _registry()
-    approve(platform, registry, options.version, platform.user(), options.comment)
+    job = _bundle().jobs["deployment"]
+    tasks = {task["task_key"]: task["python_wheel_task"] for task in job["tasks"]}
+    approvers = names(tasks["approval"]["named_parameters"].get("approvers", ""))
+    person, comment = platform.user(), options.comment
+    approve(platform, registry, options.version, person, comment, approvers)
     return _decide(platform, registry, options.version)
 
 
@@ -320,6 +327,17 @@ def _reject(options: argparse.Namespace) -> int:
     return _decide(platform, registry, options.version)
 
 
+def _card(options: argparse.Namespace) -> int:
+    from .model_plots import PLOTS_FILE, draw, load, log_plots
+
+    platform, registry = _registry()
+    REPORTS.mkdir(exist_ok=True)
+    file = REPORTS / f"version_{options.version}_{PLOTS_FILE}"
+    draw(load(platform, registry, options.version)).savefig(file)
+    print(f"Plots: {file.resolve()} and {log_plots(platform, registry, options.version)}")
+    return 0
+
+
 def _decide(platform: LocalPlatform, registry: Registry, version: str) -> int:
     from .team import own
 
@@ -329,10 +347,9 @@ def _decide(platform: LocalPlatform, registry: Registry, version: str) -> int:
 
 
 def _rollback(options: argparse.Namespace) -> int:
-    from .decisions import roll_back
-
     platform, registry = _registry()
-    print(f"champion of {registry.model}: version {roll_back(platform, registry)}")
+    Runner(_bundle(), platform, on_task=_say).run("rollback", {})
+    print(f"champion of {registry.model}: version {registry.at('champion')}")
     return 0
 
 
@@ -386,6 +403,7 @@ _COMMANDS = {
     "status": _status,
     "approve": _approve,
     "reject": _reject,
+    "card": _card,
     "rollback": _rollback,
     "ui": _ui,
     "after-deploy": _after_deploy,

@@ -135,6 +135,7 @@ class Gate:
     min_slice_rows: int = 300
     implausible: float = 0.95
     forbidden_features: tuple[str, ...] = ()
+    forbidden_licences: tuple[str, ...] = ("AGPL", "Affero", "SSPL")  # part of a licence's name
     max_calibration_error: float = 0.1
     calibration_margin: float = 0.02  # how much worse than a champion that is off, too
     cost_of_false_alarm: float = 1.0

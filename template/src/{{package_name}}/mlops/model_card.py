@@ -44,7 +44,8 @@ def card(registry: Registry, version: str, results: Iterable[CheckResult]) -> st
         "",
         "## How good it is",
         "",
-        "On rows that are later than all it was trained on.",
+        "On rows later than all that it was trained on. The plots are in `model_card.png`, drawn "
+        f"while the version awaits approval and by `{__package__.split('.')[0]} card {version}`.",
         "",
         "| Check | Passed | Result |",
         "| --- | --- | --- |",

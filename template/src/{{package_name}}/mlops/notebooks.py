@@ -157,7 +157,7 @@ def run_notebook(
 
 def _display(*shown: Any) -> None:
     for thing in shown:
-        if hasattr(thing, "show"):
+        if hasattr(thing, "show") and not hasattr(thing, "savefig"):  # a figure needs a window
             thing.show()
         else:
             print(thing)

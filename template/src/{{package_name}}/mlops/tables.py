@@ -88,6 +88,7 @@ DEPLOYMENTS = Table(
         Column("as_of", "timestamp", "Data time of the model version"),
         Column("decided_by", "string", "Who signed the version off or rejected it; null: nobody"),
         Column("comment", "string", "What that person said"),
+        Column("signed_at", "timestamp", "When, by the clock"),
     ),
     ("model", "model_version", "decision"),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, metadata
 
 from ..declarations import CheckResult
 from ..team import PROBLEM
@@ -36,6 +37,32 @@ def dependencies(candidate: Candidate) -> CheckResult:
     loose = [line for line in lines if "==" not in line]
     words = f"not frozen: {', '.join(loose)}" if loose else f"{len(lines)} packages, all frozen"
     return _result("dependencies", bool(lines) and not loose, words if lines else "none named")
+
+
+def licences(candidate: Candidate) -> CheckResult:
+    """Each package that the model needs has a known licence, and none that the team forbids."""
+    found = {line.split("==")[0]: licence_of(line) for line in requirements(candidate.model)}
+    forbidden = [word.lower() for word in PROBLEM.gate.forbidden_licences]
+    wrong = [
+        f"{name} ({licence or 'no licence named'})"
+        for name, licence in found.items()
+        if not licence or any(word in licence.lower() for word in forbidden)
+    ]
+    words = ", ".join(f"{name} {licence}" for name, licence in found.items())
+    return _result("licences", not wrong, f"not allowed: {', '.join(wrong)}" if wrong else words)
+
+
+def licence_of(requirement: str) -> str:
+    """The licence of an installed package, as short as the package tells it; empty: it does not."""
+    try:
+        told = metadata(requirement.split("==")[0].split("[")[0])
+    except PackageNotFoundError:
+        return ""
+    fields = {name: told.get_all(name) or [] for name in ("License-Expression", "License")}
+    classes = [text for text in told.get_all("Classifier") or [] if text.startswith("License ::")]
+    short = fields["License-Expression"] or [text.rpartition(" :: ")[2] for text in classes]
+    lines = "".join(fields["License"]).strip().splitlines()  # some packages put the text there
+    return ", ".join(short or lines[:1])
 
 
 def lineage(candidate: Candidate) -> CheckResult:
@@ -100,6 +127,7 @@ CHECKS: dict[str, Callable[[Candidate], CheckResult]] = {
         signature,
         input_example,
         dependencies,
+        licences,
         lineage,
         description,
         allowed_features,

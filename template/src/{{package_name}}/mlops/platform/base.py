@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, TypeVar
 
@@ -128,6 +129,14 @@ class Platform(ABC):
         with ThreadPoolExecutor(_THREADS) as pool:
             return list(pool.map(work, items))
 
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Decide alone: nobody else decides on versions while the block runs.
+
+        On a workspace the deployment job sees to that, which runs once at a time.
+        """
+        yield
+
     # -- models ---------------------------------------------------------------------------------
     @abstractmethod
     def use_experiment(self, name: str) -> None:
@@ -140,6 +149,10 @@ class Platform(ABC):
     @abstractmethod
     def user(self) -> str:
         """Who runs this process."""
+
+    @abstractmethod
+    def groups(self, person: str) -> set[str]:
+        """Names of the groups that a person is a member of; none when nobody knows the person."""
 
     @abstractmethod
     def announce(self, model: str, version: str) -> None:

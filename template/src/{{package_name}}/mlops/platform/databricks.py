@@ -119,6 +119,17 @@ class DatabricksPlatform(Platform):
         row = self.spark.sql("SELECT current_user() AS name").first()
         return str(row["name"]) if row else "unknown"
 
+    def groups(self, person: str) -> set[str]:
+        """Ask the workspace."""
+        from databricks.sdk import WorkspaceClient
+
+        quoted = person.replace("\\", "\\\\").replace('"', '\\"')
+        found = WorkspaceClient().users.list(
+            attributes="userName,groups", filter=f'userName eq "{quoted}"'
+        )
+        groups = [group.display for user in found for group in user.groups or []]
+        return {name for name in groups if name}
+
     def announce(self, model: str, version: str) -> None:
         """Do nothing: the deployment job attached to the model starts by itself."""
 

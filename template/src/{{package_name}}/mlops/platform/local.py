@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import getpass
+import grp
 import json
 import logging
 import os
-import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +31,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from pyspark.sql import DataFrame, SparkSession
 
-_WRITING = threading.Lock()  # of two merges into a table at once, one would fail
 CATALOG = "spark_catalog"  # the only catalog that open-source Spark lets Delta manage
 
 
@@ -39,7 +40,7 @@ def home_dir() -> Path:
 
 
 class LocalPlatform(Platform):
-    """The platform on a laptop. One process at a time may write."""
+    """The platform on a laptop. Writers wait for each other, in this process and in others."""
 
     name = "local"
 
@@ -121,12 +122,13 @@ class LocalPlatform(Platform):
         if self.exists(table):
             return
         schema = StructType.fromDDL(", ".join(column.ddl for column in columns))
-        DeltaTable.create(
-            self._path(table),
-            Schema.from_json(schema.json()),
-            mode="ignore",
-            description=description,
-        )
+        with self._lock("write"):
+            DeltaTable.create(
+                self._path(table),
+                Schema.from_json(schema.json()),
+                mode="ignore",
+                description=description,
+            )
 
     def merge(self, table: str, rows: DataFrame, keys: Sequence[str]) -> None:
         """Collect the rows, which are few, and merge them."""
@@ -145,10 +147,24 @@ class LocalPlatform(Platform):
         if not rows.num_rows:
             return
         match = " AND ".join(f"(t.`{key}` IS NOT DISTINCT FROM s.`{key}`)" for key in keys)
-        with _WRITING:
+        with self._lock("write"):  # of two merges into a table at once, one would fail
             self._table(table).merge(
                 rows, match, source_alias="s", target_alias="t", merge_schema=True
             ).when_matched_update_all().when_not_matched_insert_all().execute()
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Wait until no other process decides."""
+        with self._lock("decide"):
+            yield
+
+    @contextmanager
+    def _lock(self, name: str) -> Iterator[None]:
+        """Hold a file of the project's folder; the system lets go of it when a process ends."""
+        self.home.mkdir(parents=True, exist_ok=True)
+        with (self.home / f"{name}.lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
 
     def keep(self, rows: DataFrame) -> DataFrame:
         """Compute them now; Spark's own cache would spend longer on compressing them."""
@@ -180,6 +196,10 @@ class LocalPlatform(Platform):
     def user(self) -> str:
         """Ask the operating system."""
         return getpass.getuser()
+
+    def groups(self, person: str) -> set[str]:
+        """Ask the operating system."""
+        return {group.gr_name for group in grp.getgrall() if person in group.gr_mem}
 
     def announce(self, model: str, version: str) -> None:
         """Remember the version; the job runner starts the deployment job for it."""

@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
-from ..decisions import APPROVAL_TAG, APPROVED, ApprovalRequiredError, decision_on, objections
+from ..decisions import (
+    APPROVAL_TAG,
+    APPROVED,
+    SIGNER_TAG,
+    ApprovalRequiredError,
+    decision_on,
+    missing_approval,
+    objections,
+)
+from ..model_plots import log_plots
 from ..platform import Platform
 from ..registry import Registry
 from . import TaskValues, entry_point
 
 
 def run(
-    platform: Platform, *, model_name: str, model_version: str, approval: str = "manual"
+    platform: Platform,
+    *,
+    model_name: str,
+    model_version: str,
+    approval: str = "manual",
+    approvers: str = "",
 ) -> TaskValues:
-    """Pass when the version is approved, or has failed its checks and will be refused anyway."""
+    """Pass when the version is approved, or has failed its checks and will be refused anyway.
+
+    `approvers` are the users and groups who may approve, separated by commas; empty, anybody may.
+    """
     if approval not in ("automatic", "manual"):
         raise ValueError(f"--approval={approval!r} is unknown. Fix: say automatic or manual.")
     registry = Registry(platform, model_name)
@@ -19,14 +36,35 @@ def run(
         return None
     if objections(platform, registry, model_version):
         return None
-    if registry.get(model_version).tags.get(APPROVAL_TAG, "").lower() != APPROVED:
+    missing = missing_approval(platform, registry, model_version, names(approvers))
+    if missing:
+        _show(platform, registry, model_version)
         package = __package__.split(".")[0]
+        where = (
+            f"`{package} approve {model_version}`"
+            if platform.name == "local"
+            else f"`make approve TARGET=... VERSION={model_version}` in the project"
+        )
+        tags = f"{APPROVAL_TAG}={APPROVED}" + (f" and {SIGNER_TAG}" if approvers else "")
         raise ApprovalRequiredError(
-            f"Version {model_version} of {model_name} passed its checks and awaits approval. "
-            f"Fix: look at notebooks/model_review.py, then run `{package} approve {model_version}` "
-            f"(or set the tag {APPROVAL_TAG}={APPROVED} on the version) and run the job again."
+            f"Version {model_version} of {model_name} passed its checks and awaits approval: "
+            f"{missing}. Fix: look at notebooks/model_review.py, then run {where} (or set the tag "
+            f"{tags} on the version) and run the job again."
         )
     return None
+
+
+def _show(platform: Platform, registry: Registry, version: str) -> None:
+    """Draw the plots for the approver; without them the version awaits approval all the same."""
+    try:
+        log_plots(platform, registry, version)
+    except Exception as error:
+        print(f"the plots of version {version} could not be drawn: {error}")
+
+
+def names(approvers: str) -> list[str]:
+    """The names of a list with commas."""
+    return [name.strip() for name in approvers.split(",") if name.strip()]
 
 
 main = entry_point(run)
