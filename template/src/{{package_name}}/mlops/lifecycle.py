@@ -106,7 +106,7 @@ class Journal:
 def clear(home: Path) -> None:
     """Remove the tables, runs and models of this machine; the journal goes first."""
     (home / JOURNAL).unlink(missing_ok=True)
-    for name in ("warehouse", "artifacts"):
+    for name in ("warehouse", "artifacts", "files"):
         shutil.rmtree(home / name, ignore_errors=True)
     for database in home.glob("mlflow.db*"):
         database.unlink()
