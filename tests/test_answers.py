@@ -48,6 +48,8 @@ REFUSED = [
     ("extra_dev_workspaces", "{berlin: adb-1.1.azuredatabricks.net}", "address of berlin"),
     ("compute", "spark", "Invalid choice"),
     ("features_refresh", "sometimes", "Invalid choice"),
+    ("scoring", "sometimes", "Invalid choice"),
+    ("sinks", "[fax]", "Invalid choice"),
     ("warehouse", "  ", "at least one visible"),
     ("warehouse", "${var.x}", "without"),
     ("readers", "a`b", "name of a group"),

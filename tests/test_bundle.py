@@ -27,6 +27,11 @@ CASES: dict[str, dict[str, Any]] = {
     "defaults": {},
     "clusters": {"compute": "job_clusters"},
     "table_update": {"features_refresh": "table_update", "source_tables": ["a.b.c", "d.e-f.g_h"]},
+    "streams": {
+        "features_refresh": "continuous",
+        "scoring": "stream",
+        "sinks": ["parquet", "csv", "postgresql", "kafka"],
+    },
     "two_dev": {"extra_dev_workspaces": {"berlin": BERLIN, "b2": BERLIN}},
     "principals": {**PRINCIPALS, "task": "regression"},
     "all": {
@@ -42,6 +47,7 @@ CASES: dict[str, dict[str, Any]] = {
 }
 STAGES = ["ingest", "features", "train", "evaluate", "approve", "deploy", "score", "monitor"]
 STAGES += ["rollback"]
+CHOSEN = ["deliver", "score_stream"]  # stages that an answer brings
 
 
 class Project:
@@ -62,8 +68,10 @@ class Project:
         """What an installed wheel would tell, read off the stages."""
         assert package == self.package
         found = {}
-        for stage in STAGES:
+        for stage in [*STAGES, *CHOSEN]:
             path = self.root / "src" / self.package / "mlops/stages" / f"{stage}.py"
+            if stage in CHOSEN and not path.exists():
+                continue
             run = next(
                 node
                 for node in ast.parse(path.read_text("utf-8")).body
@@ -133,7 +141,7 @@ def test_only_production_acts_by_itself(case: str, project: Project) -> None:
         live = {
             key
             for key, job in bundle.jobs.items()
-            for kind in ("schedule", "trigger")
+            for kind in ("schedule", "trigger", "continuous")
             if kind in job and job[kind].get("pause_status", preset or "UNPAUSED") != "PAUSED"
         }
         alerts = {a["schedule"]["pause_status"] for a in bundle.resources["alerts"].values()}
@@ -173,7 +181,13 @@ def test_answers_decide_compute_and_refresh(case: str, project: Project) -> None
         assert ("environments" in job) == ("performance_target" in job) == (not on_clusters)
     trigger = bundle.jobs["features"].get("trigger", {}).get("table_update", {})
     assert trigger.get("table_names") == answers.get("source_tables")
-    assert ("schedule" in bundle.jobs["features"]) == (not trigger)
+    streams = answers.get("features_refresh") == "continuous"
+    assert ("continuous" in bundle.jobs["features"]) == streams
+    assert ("schedule" in bundle.jobs["features"]) == (not trigger and not streams)
+    scoring = bundle.jobs["scoring"]
+    assert ("continuous" in scoring) == (answers.get("scoring") == "stream")
+    tasks = [task["task_key"] for task in scoring["tasks"]]
+    assert tasks == ["score", *(f"deliver_{sink}" for sink in answers.get("sinks", []))]
 
 
 def test_queries_read_columns_that_stages_write(case: str, project: Project) -> None:

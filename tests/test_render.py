@@ -50,6 +50,8 @@ CASES: dict[str, dict[str, Any]] = {
         "package_name": "a" * 30,
         "models": {"m" * 20: "classification", "z": "regression", "features_2": "regression"},
     },
+    **{f"sink_{sink}": {"sinks": [sink]} for sink in ("parquet", "csv", "postgresql", "kafka")},
+    "streams": {"features_refresh": "continuous", "scoring": "stream", "sinks": ["csv", "kafka"]},
     "all_hostile": {
         "project_name": HOSTILE_NAMES["quotes"],
         "description": HOSTILE_NAMES["jinja"] + HOSTILE_NAMES["yaml"] + HOSTILE_NAMES["emoji"],
@@ -63,6 +65,8 @@ CASES: dict[str, dict[str, Any]] = {
         "compute": "job_clusters",
         "features_refresh": "table_update",
         "source_tables": ["no.on.null"],
+        "scoring": "stream",
+        "sinks": ["parquet", "csv", "postgresql", "kafka"],
         "extra_dev_workspaces": {"no": "https://adb-4444444444444444.4.azuredatabricks.net"},
         "warehouse": HOSTILE_NAMES["emoji"],
         "notify_destination": HOSTILE_NAMES["quotes"],
@@ -216,6 +220,26 @@ def test_only_the_chosen_ci_is_there(project: Path) -> None:
     assert (".github" in folders) == (ci in ("github", "both"))
     assert (".azure" in folders) == (ci in ("azure", "both"))
     assert "workflows" not in folders
+
+
+def test_only_the_chosen_sinks_are_there(project: Path) -> None:
+    answers = answers_of(project)
+    text = "".join(
+        text_of(project / path)
+        for path in files_of(project)
+        if path.suffix in (".py", ".toml", ".yml") and path.name != ".copier-answers.yml"
+    )
+    for sink, marks in {
+        "postgresql": ("psycopg", "postgresql_place"),
+        "kafka": ("confluent", "kafka_place"),
+    }.items():
+        for mark in marks:
+            assert (mark in text) == (sink in answers["sinks"]), mark
+    names = {path.stem for path in files_of(project)}
+    assert ("files" in names) == bool({"parquet", "csv"} & {*answers["sinks"]})
+    assert {"deliver", "test_sinks"} <= names or not answers["sinks"]
+    assert ("test_sinks" in names) == bool(answers["sinks"])
+    assert ("score_stream" in names) == (answers["scoring"] == "stream")
 
 
 def test_ci_files_pass_their_linters(project: Path) -> None:

@@ -30,7 +30,7 @@ def compute(
 ) -> DataFrame:
     """Statistics of the arrivals of the last 24 hours and 7 days, every `every` seconds."""
     slot = (F.ceil(F.unix_timestamp("available_at") / every) * every).alias("slot")
-    longest = max(_WINDOWS.values())
+    longest = max(_WINDOWS.values()) + every
     first = (int(since.timestamp()) // every + 1) * every
     last = int(until.timestamp()) // every * every
     late = (F.col("arr_delay") > LATE_MINUTES).cast("double")
@@ -40,7 +40,8 @@ def compute(
         F.sum(late).alias("late"),
     )
     # A row for each key and slot, so that a quiet carrier's statistic fades instead of standing,
-    # and so that a window is a fixed number of rows.
+    # and so that a window is a fixed number of rows. A key that has been quiet for longer than any
+    # window gets none: the rows of a span would depend on what else was computed with it.
     zeros = [F.lit(0.0).alias(name) for name in _SUMS]
     slots = F.explode(F.sequence(F.lit(first - longest), F.lit(last), F.lit(every))).alias("slot")
     grid = arrivals.select(*keys).distinct().select(*keys, slots, *zeros)
@@ -61,11 +62,12 @@ def compute(
             (minutes / flights).alias(f"{prefix}_delay_{window}"),
             (lates / flights).alias(f"{prefix}_late_{window}"),
         ]
+    heard_of = F.col("n") - F.lag("n", longest // every, 0.0).over(order) > 0
     return (
-        running.select(*keys, "slot", *columns)
-        .where(F.col("slot").between(first, last))
+        running.select(*keys, "slot", *columns, heard_of.alias("heard_of"))
+        .where(F.col("slot").between(first, last) & F.col("heard_of"))
         .withColumn("available_at", F.timestamp_seconds("slot"))
-        .drop("slot")
+        .drop("slot", "heard_of")
     )
 
 
@@ -86,7 +88,7 @@ CARRIER_DELAYS = FeatureTable(
     features=_features("carrier", "of the carrier"),
     sources=("arrivals",),
     compute=partial(compute, keys=("carrier",), prefix="carrier", every=3600),
-    lookback=timedelta(days=7),
+    lookback=timedelta(days=7, hours=1),  # the longest window and a slot
     max_age=timedelta(days=1),
 )
 ROUTE_DELAYS = FeatureTable(
@@ -96,6 +98,6 @@ ROUTE_DELAYS = FeatureTable(
     features=_features("route", "on the route"),
     sources=("arrivals",),
     compute=partial(compute, keys=("origin", "dest"), prefix="route", every=6 * 3600),
-    lookback=timedelta(days=7),
+    lookback=timedelta(days=7, hours=6),
     max_age=timedelta(days=1),
 )

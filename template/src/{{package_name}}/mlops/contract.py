@@ -1,12 +1,14 @@
-"""The data contract of a source: good rows go on, bad rows are kept apart with the reason."""
+"""Contracts of sources and feature tables: good rows go on, bad rows are kept with the reason."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
 
 from pyspark.sql import Column as SparkColumn
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
-from .declarations import Source
+from .declarations import Column, FeatureTable, Source
 
 
 class ContractError(ValueError):
@@ -49,14 +51,38 @@ def judge(source: Source, rows: DataFrame) -> DataFrame:
         F.col("available_at").desc(), F.xxhash64(*names)
     )
     rows = rows.select(*names, F.row_number().over(latest).alias("_copy"))
-    reasons: list[SparkColumn] = [F.when(F.col("_copy") > 1, F.lit("duplicate key"))]
-    for column in source.columns:
+    reasons = [F.when(F.col("_copy") > 1, F.lit("duplicate key")), *_broken(source.columns)]
+    return rows.select(*names, F.array_compact(F.array(*reasons)).alias("reasons"))
+
+
+def judge_features(table: FeatureTable, rows: DataFrame) -> DataFrame:
+    """Return the computed rows with `reasons`, an array that is empty when the row is good.
+
+    Raises:
+        ContractError: a feature is missing or has another type than declared.
+    """
+    found = dict(rows.dtypes)
+    for column in table.features:
+        if found.get(column.name) != column.type:
+            what = found.get(column.name, "not there")
+            raise ContractError(
+                f"Feature table {table.name}: `compute` gives {column.name} as {what}, its "
+                f"declaration says {column.type}. Fix: change one of them in features/."
+            )
+    reasons = F.array_compact(F.array(*_broken(table.features)))
+    return rows.select(*rows.columns, reasons.alias("reasons"))
+
+
+def _broken(columns: Iterable[Column]) -> list[SparkColumn]:
+    """For each demand on a column: what is wrong, null when the row meets it."""
+    reasons = []
+    for column in columns:
         if not column.nullable:
             reasons.append(F.when(F.col(column.name).isNull(), F.lit(f"{column.name} is missing")))
         if column.check:
             good = F.coalesce(F.expr(column.check), F.lit(True))
             reasons.append(F.when(~good, F.lit(f"not {column.check}")))
-    return rows.select(*names, F.array_compact(F.array(*reasons)).alias("reasons"))
+    return reasons
 
 
 def good_rows(judged: DataFrame) -> DataFrame:
@@ -64,9 +90,10 @@ def good_rows(judged: DataFrame) -> DataFrame:
     return judged.where(F.size("reasons") == 0).drop("reasons")
 
 
-def bad_rows(source: Source, judged: DataFrame) -> DataFrame:
+def bad_rows(source: Source | FeatureTable, judged: DataFrame) -> DataFrame:
     """The rows that do not, as rows of the quarantine table."""
-    row = F.to_json(F.struct(*(column.name for column in source.columns)))
+    columns: Sequence[str] = [name for name in judged.columns if name != "reasons"]
+    row = F.to_json(F.struct(*columns))
     return judged.where(F.size("reasons") > 0).select(
         F.lit(source.name).alias("source"),
         row.alias("row"),

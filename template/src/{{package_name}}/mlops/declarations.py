@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 Task = Literal["classification", "regression"]
+Refresh = Literal["batch", "stream"]
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,8 @@ class Column:
     """One documented column.
 
     `type` is a Spark SQL type. `check` is a Spark SQL condition that a good row meets (null passes
-    it); `nullable=False` demands a value.
+    it); `nullable=False` demands a value. `default` is what a lookup of a feature gives where it
+    finds no value; a default is not checked.
     """
 
     name: str
@@ -27,6 +29,7 @@ class Column:
     description: str
     nullable: bool = True
     check: str | None = None
+    default: float | str | None = None
 
     @property
     def ddl(self) -> str:
@@ -41,7 +44,9 @@ class Source:
 
     `read(spark, since, until)` returns the rows that became known in (since, until]. The column
     `available_at` of the contract says when a row became known. `lateness` is how far behind
-    its own `available_at` a row may still turn up: that much is read again each time.
+    its own `available_at` a row may still turn up: that much is read again each time. Of rows
+    with the same keys the one known last counts, in whatever order they turn up; a source whose
+    rows change over time and whose past matters has `available_at` among its keys.
     """
 
     name: str
@@ -58,8 +63,13 @@ class FeatureTable:
 
     `compute(since, until, **sources)` gets the bronze tables named in `sources`, holding what was
     known in (since - lookback, until], and returns the rows that became known in (since, until]:
-    `keys`, `available_at` and `features`. A lookup finds the last row known at the time asked
-    for; one older than `max_age` counts as missing.
+    `keys`, `available_at` and `features`. It has to give the same rows for a span at once and for
+    its parts. A row that breaks a `check` of its features goes to `quarantine`. A lookup finds the
+    last row known at the time asked for; one older than `max_age` counts as missing.
+
+    `refresh` is how a run finds what to compute: "batch" computes again what is newer than the
+    last row less the `lateness` of the sources; "stream" follows the changes of the sources, and
+    computes from the earliest change on, however old it is.
     """
 
     name: str
@@ -70,11 +80,18 @@ class FeatureTable:
     compute: Callable[..., DataFrame]
     lookback: timedelta = timedelta(0)
     max_age: timedelta | None = None
+    owner: str = ""
+    refresh: Refresh = "batch"
 
     @property
     def feature_names(self) -> list[str]:
         """Names of the features, in order."""
         return [column.name for column in self.features]
+
+    @property
+    def has_expectations(self) -> bool:
+        """Whether any feature has a check or must have a value."""
+        return any(column.check or not column.nullable for column in self.features)
 
 
 @dataclass(frozen=True)

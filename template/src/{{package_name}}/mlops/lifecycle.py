@@ -108,7 +108,7 @@ def clear(home: Path) -> None:
     """Remove the tables, runs and models of this machine; the journal goes first."""
     for journal in home.glob("*lifecycle.jsonl"):  # of other models too: their tables go as well
         journal.unlink()
-    for name in ("warehouse", "artifacts"):
+    for name in ("warehouse", "artifacts", "files"):
         shutil.rmtree(home / name, ignore_errors=True)
     for database in home.glob("mlflow.db*"):
         database.unlink()

@@ -17,7 +17,8 @@ def lookup(
     """Add the features of each table as they were known at the time in column `at`.
 
     That is the last row of the same keys with `available_at` <= `at` and not older than `max_age`;
-    a missing row gives nulls. Every observation comes out exactly once.
+    where there is none, or no value in it, a feature has its default, which is null unless the
+    table declares one. Every observation comes out exactly once.
     The as-of join is the union and window form: one sort a table, linear in rows.
     """
     return reduce(lambda rows, pair: _one(rows, at, *pair), tables, observations)
@@ -44,5 +45,10 @@ def _one(observations: DataFrame, at: str, table: FeatureTable, rows: DataFrame)
     fresh = F.lit(True)
     if table.max_age is not None:
         fresh = value["available_at"] >= F.col(at) - F.lit(table.max_age)
-    picked = [F.when(fresh, value[name]).alias(name) for name in names]
+    picked = []
+    for column in table.features:
+        known = F.when(fresh, value[column.name])
+        if column.default is not None:
+            known = F.coalesce(known, F.lit(column.default).cast(column.type))
+        picked.append(known.alias(column.name))
     return found.select(*observations.columns, *picked)

@@ -57,6 +57,20 @@ class Registry:
         if self.at(alias) is not None:
             self.client.delete_registered_model_alias(self.model, alias)
 
+    def require_features(self, version: str) -> None:
+        """Raise LookupError when the version needs a feature that the problem no longer has."""
+        import mlflow
+
+        signature = mlflow.models.get_model_info(self.uri(version)).signature
+        inputs = signature.inputs.input_names() if signature and signature.inputs else []
+        gone = [name for name in inputs if name not in PROBLEM.feature_names]
+        if gone:
+            raise LookupError(
+                f"Version {version} of {self.model} needs the features {', '.join(gone)}, which "
+                "problem.py and features/ no longer have. Fix: bring them back until a version "
+                "that does without them is champion; docs/add-a-feature.md tells how."
+            )
+
     def get(self, version: str) -> ModelVersion:
         """The version with its tags."""
         return self.client.get_model_version(self.model, version)

@@ -30,14 +30,27 @@ def create_table_sql(full_name: str, columns: Iterable[Column], description: str
 
 QUARANTINE = Table(
     "quarantine",
-    "Rows that broke their source's data contract, with the reason",
+    "Rows that broke the contract of their source or feature table, with the reason",
     (
-        Column("source", "string", "Name of the source"),
+        Column("source", "string", "Name of the source or feature table"),
         Column("row", "string", "The row as JSON"),
         Column("reason", "string", "What is wrong with it"),
         Column("available_at", "timestamp", "When the row became known"),
     ),
     ("source", "row"),
+)
+
+REFRESHES = Table(
+    "refreshes",
+    "What each run computed for each feature table that has expectations",
+    (
+        Column("feature_table", "string", "Name of the feature table"),
+        Column("as_of", "timestamp", "Data time of the run"),
+        Column("since", "timestamp", "Start of what was computed, exclusive"),
+        Column("rows", "bigint", "Rows that were computed"),
+        Column("quarantined", "bigint", "Those that broke an expectation, now in quarantine"),
+    ),
+    ("feature_table", "as_of", "since"),
 )
 
 PREDICTIONS = Table(
@@ -178,6 +191,7 @@ RETRAINING_DECISIONS = Table(
 
 EVIDENCE = (
     QUARANTINE,
+    REFRESHES,
     PREDICTIONS,
     VALIDATION_RESULTS,
     DEPLOYMENTS,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 
-from .base import MissingTableError, Platform
+from .base import MissingTableError, Platform, Span
 
-__all__ = ["MissingTableError", "Platform", "connect"]
+__all__ = ["MissingTableError", "Platform", "Span", "connect"]
 
 
 def connect(catalog: str, schema: str) -> Platform:

@@ -6,8 +6,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from copy import copy
+from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..declarations import Column
 from ..tables import Table
@@ -21,8 +24,20 @@ Result = TypeVar("Result")
 _THREADS = 4  # Spark plans one query while it runs another
 
 
+@dataclass(frozen=True)
+class Span:
+    """The rows whose time in `column` is in (since, until]."""
+
+    column: str
+    since: datetime
+    until: datetime
+
+
 class MissingTableError(LookupError):
     """A table that a stage reads has not been written yet."""
+
+
+BatchHandler = Callable[["Platform", "DataFrame", int], None]
 
 
 class Platform(ABC):
@@ -98,22 +113,41 @@ class Platform(ABC):
         """Delta version of the table, for lineage."""
 
     @abstractmethod
-    def create(self, table: str, columns: Iterable[Column], description: str) -> None:
-        """Create the table, with its columns' descriptions, unless it exists."""
+    def create(
+        self, table: str, columns: Iterable[Column], description: str, changes: bool = False
+    ) -> None:
+        """Create the table, with its columns' descriptions, unless it exists.
+
+        With `changes` it keeps a change feed, from then on if it is there already.
+        """
 
     @abstractmethod
-    def merge(self, table: str, rows: DataFrame, keys: Sequence[str]) -> None:
+    def merge(
+        self, table: str, rows: DataFrame, keys: Sequence[str], latest_by: str | None = None
+    ) -> None:
         """Insert the rows, or replace those with the same keys, in one atomic commit.
 
-        New columns are added to the table. `rows` holds each key once.
+        New columns are added to the table. `rows` holds each key once. With `latest_by`, a time
+        column, a row replaces only one that is not newer.
         """
+
+    @abstractmethod
+    def insert(self, table: str, rows: DataFrame, keys: Sequence[str]) -> None:
+        """Insert the rows whose keys are not there yet, in one atomic commit that only adds."""
+
+    @abstractmethod
+    def replace(self, table: str, rows: DataFrame, keys: Sequence[str], span: Span) -> None:
+        """Make the rows with a time in the span exactly these, in one atomic commit."""
 
     @abstractmethod
     def merge_rows(self, table: Table, rows: list[tuple[object, ...]]) -> None:
         """Merge a few rows of an evidence table, given in the order of its columns."""
 
     def record(self, table: Table, rows: DataFrame | list[tuple[object, ...]]) -> None:
-        """Write evidence: create the table when needed, then replace rows with the same keys."""
+        """Write evidence: create the table when needed, then replace rows with the same keys.
+
+        What follows a table that is only added to, such as `predictions`, uses `insert`.
+        """
         self.create(table.name, table.columns, table.description)
         if isinstance(rows, list):
             self.merge_rows(table, rows)
@@ -136,6 +170,44 @@ class Platform(ABC):
         On a workspace the deployment job sees to that, which runs once at a time.
         """
         yield
+
+    # -- streams --------------------------------------------------------------------------------
+    @abstractmethod
+    def follow(self, table: str, changes: bool = False) -> DataFrame:
+        """Stream a table's rows: what is there, then what comes.
+
+        With `changes` also rows that were replaced or removed, as they were; the table keeps a
+        change feed. Without, rows are only ever added to the table.
+        """
+
+    @abstractmethod
+    def folder(self, name: str) -> Path:
+        """A folder for files that are no tables; it need not exist yet."""
+
+    @abstractmethod
+    def secret(self, name: str) -> str | None:
+        """A secret of this project; None on a machine that has none of that name."""
+
+    def drain(self, stream: DataFrame, name: str, handle: BatchHandler) -> None:
+        """Hand over all that is new in a stream, in batches, and return.
+
+        How far it has come is kept in a folder of that name. `handle(platform, rows, number)` has
+        to give the same when it is called again with the same batch, as it is after a crash. It
+        may run in another process: it gets a platform there, and must not hold a Spark session.
+        """
+
+        def batch(rows: DataFrame, number: int) -> None:
+            here = copy(self)
+            here.spark = rows.sparkSession
+            handle(here, rows, number)
+
+        writer = stream.writeStream.foreachBatch(batch).queryName(name)
+        writer = writer.option("checkpointLocation", str(self.folder(f"checkpoints/{name}")))
+        writer.trigger(availableNow=True).start().awaitTermination()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but the session, which belongs to this process."""
+        return self.__dict__ | {"spark": None}
 
     # -- models ---------------------------------------------------------------------------------
     @abstractmethod

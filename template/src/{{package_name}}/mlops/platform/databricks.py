@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from ..declarations import Column
 from ..tables import Table, create_table_sql
-from .base import Platform
+from .base import Platform, Span
 
 if TYPE_CHECKING:
     import pandas as pd
     from pyspark.sql import DataFrame
+
+
+_INSERT = "WHEN NOT MATCHED THEN INSERT *"
 
 
 class DatabricksPlatform(Platform):
@@ -70,28 +74,70 @@ class DatabricksPlatform(Platform):
         history = self.spark.sql(f"DESCRIBE HISTORY {self.full_name(table)} LIMIT 1").first()
         return int(history["version"]) if history else -1
 
-    def create(self, table: str, columns: Iterable[Column], description: str) -> None:
+    def create(
+        self, table: str, columns: Iterable[Column], description: str, changes: bool = False
+    ) -> None:
         """Create a managed table."""
-        self.spark.sql(create_table_sql(self.full_name(table), columns, description))
+        name = self.full_name(table)
+        self.spark.sql(create_table_sql(name, columns, description))
+        if changes:
+            feed = "delta.enableChangeDataFeed"
+            found = self.spark.sql(f"SHOW TBLPROPERTIES {name}").collect()
+            if (feed, "true") not in [(row["key"], row["value"]) for row in found]:
+                self.spark.sql(f"ALTER TABLE {name} SET TBLPROPERTIES ('{feed}' = 'true')")
 
-    def merge(self, table: str, rows: DataFrame, keys: Sequence[str]) -> None:
+    def merge(
+        self, table: str, rows: DataFrame, keys: Sequence[str], latest_by: str | None = None
+    ) -> None:
         """Run one MERGE."""
+        newer = f"AND s.`{latest_by}` >= t.`{latest_by}`" if latest_by else ""
+        self._merge(table, rows, keys, f"WHEN MATCHED {newer} THEN UPDATE SET *", _INSERT)
+
+    def insert(self, table: str, rows: DataFrame, keys: Sequence[str]) -> None:
+        """Run one MERGE."""
+        self._merge(table, rows, keys, _INSERT)
+
+    def replace(self, table: str, rows: DataFrame, keys: Sequence[str], span: Span) -> None:
+        """Run one MERGE."""
+        since, until = (f"TIMESTAMP '{time.isoformat()}'" for time in (span.since, span.until))
+        inside = f"t.`{span.column}` > {since} AND t.`{span.column}` <= {until}"
+        gone = f"WHEN NOT MATCHED BY SOURCE AND {inside} THEN DELETE"
+        self._merge(table, rows, keys, "WHEN MATCHED THEN UPDATE SET *", _INSERT, gone)
+
+    def _merge(self, table: str, rows: DataFrame, keys: Sequence[str], *clauses: str) -> None:
         view = f"_merge_{uuid4().hex}"  # the session is shared
         rows.createOrReplaceTempView(view)
         match = " AND ".join(f"t.`{key}` <=> s.`{key}`" for key in keys)
         try:
-            self.spark.sql(
+            # Rows of a stream belong to a session of their own, and so does their view.
+            rows.sparkSession.sql(
                 f"MERGE WITH SCHEMA EVOLUTION INTO {self.full_name(table)} t USING {view} s "
-                f"ON {match} WHEN MATCHED THEN UPDATE SET * WHEN NOT MATCHED THEN INSERT *"
+                f"ON {match} {' '.join(clauses)}"
             )
         finally:
-            self.spark.catalog.dropTempView(view)
+            rows.sparkSession.catalog.dropTempView(view)
 
     def merge_rows(self, table: Table, rows: list[tuple[object, ...]]) -> None:
         """Merge them as a data frame."""
         schema = ", ".join(f"`{column.name}` {column.type}" for column in table.columns)
         if rows:
             self.merge(table.name, self.spark.createDataFrame(rows, schema), table.keys)
+
+    def follow(self, table: str, changes: bool = False) -> DataFrame:
+        """Stream the table."""
+        self._require(table)
+        reader = self.spark.readStream.option("readChangeFeed", str(changes))
+        return reader.table(self.full_name(table))
+
+    def folder(self, name: str) -> Path:
+        """In the bundle's volume."""
+        return Path("/Volumes", self.catalog, self.schema, "files", name)
+
+    def secret(self, name: str) -> str | None:
+        """Ask the secret scope that is called like the package; one that is not there raises."""
+        from databricks.sdk.runtime import dbutils
+
+        return str(dbutils.secrets.get(scope=__package__.split(".")[0], key=name))
 
     def use_experiment(self, name: str) -> None:
         """Use the workspace experiment the bundle has made."""

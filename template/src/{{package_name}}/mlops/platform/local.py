@@ -21,7 +21,7 @@ from deltalake import DeltaTable, Schema
 from ..declarations import Column
 from ..predictions import as_column
 from ..tables import Table
-from .base import Platform
+from .base import Platform, Span
 from .spark import start_session
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
     import pyarrow as pa
+    from deltalake.table import TableMerger
     from pyspark.sql import DataFrame, SparkSession
 
 CATALOG = "spark_catalog"  # the only catalog that open-source Spark lets Delta manage
@@ -115,11 +116,17 @@ class LocalPlatform(Platform):
         """Read the log."""
         return self._table(table).version()
 
-    def create(self, table: str, columns: Iterable[Column], description: str) -> None:
+    def create(
+        self, table: str, columns: Iterable[Column], description: str, changes: bool = False
+    ) -> None:
         """Create an empty table in the project's folder."""
         from pyspark.sql.types import StructType
 
+        feed = {"delta.enableChangeDataFeed": "true"} if changes else {}
         if self.exists(table):
+            delta = self._table(table)
+            if not feed.items() <= delta.metadata().configuration.items():
+                delta.alter.set_table_properties(feed)
             return
         schema = StructType.fromDDL(", ".join(column.ddl for column in columns))
         with self._lock("write"):
@@ -128,11 +135,31 @@ class LocalPlatform(Platform):
                 Schema.from_json(schema.json()),
                 mode="ignore",
                 description=description,
+                configuration=feed,
             )
 
-    def merge(self, table: str, rows: DataFrame, keys: Sequence[str]) -> None:
+    def merge(
+        self, table: str, rows: DataFrame, keys: Sequence[str], latest_by: str | None = None
+    ) -> None:
         """Collect the rows, which are few, and merge them."""
-        self._merge(table, rows.toArrow(), keys)
+        self._merge(table, rows.toArrow(), keys, latest_by)
+
+    def insert(self, table: str, rows: DataFrame, keys: Sequence[str]) -> None:
+        """Collect the rows, and add those that are new."""
+        collected = rows.toArrow()
+        if collected.num_rows:
+            with self._lock("write"):
+                self._merger(table, collected, keys).when_not_matched_insert_all().execute()
+
+    def replace(self, table: str, rows: DataFrame, keys: Sequence[str], span: Span) -> None:
+        """Collect the rows, and merge them over the span."""
+        collected = rows.toArrow()
+        time = f"t.`{span.column}`"
+        inside = f"{time} > {_literal(span.since)} AND {time} <= {_literal(span.until)}"
+        with self._lock("write"):
+            merger = self._merger(table, collected, keys).when_matched_update_all()
+            merger = merger.when_not_matched_insert_all()
+            merger.when_not_matched_by_source_delete(inside).execute()
 
     def merge_rows(self, table: Table, rows: list[tuple[object, ...]]) -> None:
         """Merge them without Spark."""
@@ -143,14 +170,21 @@ class LocalPlatform(Platform):
         found = [dict(zip(columns, row, strict=True)) for row in rows]
         self._merge(table.name, pa.Table.from_pylist(found, schema), table.keys)
 
-    def _merge(self, table: str, rows: pa.Table, keys: Sequence[str]) -> None:
+    def _merge(
+        self, table: str, rows: pa.Table, keys: Sequence[str], latest_by: str | None = None
+    ) -> None:
         if not rows.num_rows:
             return
-        match = " AND ".join(f"(t.`{key}` IS NOT DISTINCT FROM s.`{key}`)" for key in keys)
+        newer = f"s.`{latest_by}` >= t.`{latest_by}`" if latest_by else None
         with self._lock("write"):  # of two merges into a table at once, one would fail
-            self._table(table).merge(
-                rows, match, source_alias="s", target_alias="t", merge_schema=True
-            ).when_matched_update_all().when_not_matched_insert_all().execute()
+            merger = self._merger(table, rows, keys).when_matched_update_all(newer)
+            merger.when_not_matched_insert_all().execute()
+
+    def _merger(self, table: str, rows: pa.Table, keys: Sequence[str]) -> TableMerger:
+        match = " AND ".join(f"(t.`{key}` IS NOT DISTINCT FROM s.`{key}`)" for key in keys)
+        return self._table(table).merge(
+            rows, match, source_alias="s", target_alias="t", merge_schema=True
+        )
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
@@ -169,6 +203,21 @@ class LocalPlatform(Platform):
     def keep(self, rows: DataFrame) -> DataFrame:
         """Compute them now; Spark's own cache would spend longer on compressing them."""
         return self.spark.createDataFrame(rows.toArrow(), rows.schema)
+
+    # -- streams: Spark's own Delta source reads what delta-rs has written -------------------------
+    def follow(self, table: str, changes: bool = False) -> DataFrame:
+        """Stream the table's folder."""
+        self._require(table)
+        reader = self.spark.readStream.format("delta").option("readChangeFeed", str(changes))
+        return reader.load(str(self._path(table)))
+
+    def folder(self, name: str) -> Path:
+        """Beside the tables."""
+        return self.home / "files" / self.schema / name
+
+    def secret(self, name: str) -> str | None:
+        """Ask the environment, in capitals."""
+        return os.environ.get(name.upper())
 
     # -- models ---------------------------------------------------------------------------------
     def use_experiment(self, name: str) -> None:
@@ -219,6 +268,10 @@ def _load(model_uri: str) -> Any:
     import mlflow
 
     return mlflow.pyfunc.load_model(model_uri)
+
+
+def _literal(time: datetime) -> str:
+    return f"arrow_cast('{time.isoformat()}', 'Timestamp(Microsecond, Some(\"UTC\"))')"
 
 
 def _naive(rows: pa.Table) -> pa.Table:

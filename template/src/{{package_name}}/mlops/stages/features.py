@@ -2,30 +2,50 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from functools import partial, reduce
 
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from ..contract import bad_rows, good_rows, judge_features
 from ..datasets import OBSERVATIONS, assemble
 from ..declarations import Column, FeatureTable
-from ..platform import Platform
+from ..platform import Platform, Span
+from ..tables import QUARANTINE, REFRESHES
 from ..team import PROBLEM
 from . import TaskValues, entry_point
 from .ingest import BEGINNING, SOURCES
 
 
-def run(platform: Platform, *, as_of: datetime) -> TaskValues:
-    """Compute what is new up to `as_of` and merge it in."""
-    platform.each(lambda table: refresh(platform, table, as_of), PROBLEM.feature_tables)
-    look_up(platform, as_of)
+def run(platform: Platform, *, as_of: datetime, backfill: str = "") -> TaskValues:
+    """Compute what is new up to `as_of` and merge it in.
+
+    `backfill` names feature tables, separated by commas, that are computed anew from the
+    beginning; the observations are then looked up again, all of them. Predictions stay.
+
+    Raises:
+        ValueError: `backfill` names a table that there is not.
+    """
+    again = {name.strip() for name in backfill.split(",") if name.strip()}
+    tables = {table.name: table for table in PROBLEM.feature_tables}
+    if unknown := sorted(again - tables.keys()):
+        raise ValueError(
+            f"--backfill: there is no feature table {unknown[0]!r}. Fix: use some of "
+            f"{', '.join(tables)}."
+        )
+    platform.each(lambda table: bring_up(platform, table, as_of), PROBLEM.feature_tables)
+    platform.each(lambda name: compute_anew(platform, tables[name], as_of), sorted(again))
+    look_up(platform, as_of, anew=bool(again))
     return None
 
 
-def look_up(platform: Platform, as_of: datetime) -> None:
+def look_up(platform: Platform, as_of: datetime, anew: bool = False) -> None:
     """Bring the observations up to `as_of`; after a change of the features, all of them."""
     known, since = platform.span(OBSERVATIONS, "predict_at"), BEGINNING
-    if known and set(PROBLEM.feature_names) <= set(platform.read(OBSERVATIONS).columns):
-        since = known[1] - _lateness(PROBLEM.observation_sources)
+    wanted = set(PROBLEM.feature_names)
+    if known and not anew and wanted <= set(platform.read(OBSERVATIONS).columns):
+        since = known[1] - lateness(PROBLEM.observation_sources)
     if since >= as_of:
         return
     rows = assemble(platform, since, as_of)
@@ -35,16 +55,60 @@ def look_up(platform: Platform, as_of: datetime) -> None:
     platform.merge(OBSERVATIONS, rows, [PROBLEM.entity_key])
 
 
+def bring_up(platform: Platform, table: FeatureTable, as_of: datetime) -> None:
+    """Bring one feature table up to `as_of` in the way it declares."""
+    if table.refresh == "stream":
+        catch_up(platform, table, as_of)
+    refresh(platform, table, as_of)
+
+
 def refresh(platform: Platform, table: FeatureTable, as_of: datetime) -> None:
-    """Bring one feature table up to `as_of`; only the new slice is computed."""
+    """Compute what is newer than the last row, or may still change."""
     done = platform.span(table.name, "available_at")
     if done:
         # What a source may still deliver late can change rows that are already there.
-        since = done[1] - _lateness(table.sources)
+        since = done[1] - lateness(table.sources)
     else:
         since = _first_known(platform, table) - timedelta(seconds=1)
-    if since >= as_of or not (table.lookback or _has_new_rows(platform, table, since)):
-        return
+    if since < as_of and (table.lookback or _has_new_rows(platform, table, since)):
+        _compute(platform, table, since, as_of, done[1] if done else since)
+
+
+def compute_anew(platform: Platform, table: FeatureTable, as_of: datetime) -> None:
+    """Compute all rows up to `as_of`, and put them in place of those that are there."""
+    since = _first_known(platform, table) - timedelta(seconds=1)
+    _compute(platform, table, since, as_of, as_of)
+
+
+def catch_up(platform: Platform, table: FeatureTable, as_of: datetime) -> None:
+    """Follow the changes of the table's sources, and compute from the earliest of them on.
+
+    The stream is the trigger and says where to start; what is written is computed from the
+    sources as they are. So a batch that is handled twice, after a crash, writes the same.
+    """
+    changes = [platform.follow(name, changes=True).select("available_at") for name in table.sources]
+    stream = reduce(DataFrame.unionAll, changes)
+    # Another set of sources is another stream.
+    name = "-".join(("features", table.name, *table.sources))
+    platform.drain(stream, name, partial(_on_changes, table, as_of))
+
+
+def _on_changes(
+    table: FeatureTable, as_of: datetime, platform: Platform, changes: DataFrame, number: int
+) -> None:
+    first = changes.agg(F.unix_micros(F.min("available_at"))).first()
+    done = platform.span(table.name, "available_at")
+    if first is None or first[0] is None or done is None:
+        return  # the table is still empty: `refresh` computes all of it
+    since = datetime.fromtimestamp(first[0] / 1e6, tz=UTC) - timedelta(microseconds=1)
+    if since < as_of:
+        _compute(platform, table, since, as_of, done[1])
+
+
+def _compute(
+    platform: Platform, table: FeatureTable, since: datetime, as_of: datetime, done: datetime
+) -> None:
+    """Compute the rows known in (since, as_of] and put them in place of those that are there."""
     known = F.col("available_at")
     sources = {
         name: platform.read(name).where((known > since - table.lookback) & (known <= as_of))
@@ -55,11 +119,30 @@ def refresh(platform: Platform, table: FeatureTable, as_of: datetime) -> None:
     types = dict(rows.dtypes)
     described = [Column(key, types[key], "Key") for key in table.keys]
     described.append(Column("available_at", "timestamp", "When the row became known"))
-    platform.create(table.name, (*described, *table.features), table.description)
-    platform.merge(table.name, rows, keys)
+    owner = f" Owner: {table.owner}." if table.owner else ""
+    platform.create(table.name, (*described, *table.features), table.description + owner)
+    if table.has_expectations:
+        judged = platform.keep(judge_features(table, rows))
+        _report(platform, table, judged, since, as_of)
+        rows = good_rows(judged)
+    if since < done:
+        platform.replace(table.name, rows, keys, Span("available_at", since, as_of))
+    else:
+        platform.merge(table.name, rows, keys)
 
 
-def _lateness(names: tuple[str, ...]) -> timedelta:
+def _report(
+    platform: Platform, table: FeatureTable, judged: DataFrame, since: datetime, as_of: datetime
+) -> None:
+    """Write down how many rows met the expectations, and keep those that did not."""
+    counts = judged.agg(F.count("*"), F.count_if(F.size("reasons") > 0)).first()
+    rows, bad = counts or (0, 0)
+    if bad:
+        platform.record(QUARANTINE, bad_rows(table, judged))
+    platform.record(REFRESHES, [(table.name, as_of, since, rows, bad)])
+
+
+def lateness(names: tuple[str, ...]) -> timedelta:
     """How late a row of these sources may turn up."""
     return max(source.lateness for source in SOURCES if source.name in names)
 

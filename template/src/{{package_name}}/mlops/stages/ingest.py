@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import reduce
 
@@ -19,10 +20,19 @@ SOURCES: tuple[Source, ...] = module("sources").SOURCES
 BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def run(platform: Platform, *, as_of: datetime) -> TaskValues:
-    """Read what became known up to `as_of`; good rows go to bronze, bad ones to quarantine."""
+def run(platform: Platform, *, as_of: datetime, backfill: str = "") -> TaskValues:
+    """Read what became known up to `as_of`; good rows go to bronze, bad ones to quarantine.
+
+    Databricks hands the job's `backfill` to each task; sources have nothing to compute anew.
+    """
+    bring_in(platform, SOURCES, as_of)
+    return None
+
+
+def bring_in(platform: Platform, sources: Sequence[Source], as_of: datetime) -> None:
+    """Bring the new rows of these sources in."""
     try:
-        judged = platform.each(lambda source: _judge(platform, source, as_of), SOURCES)
+        judged = platform.each(lambda source: _judge(platform, source, as_of), sources)
     except ContractError as error:
         finding = Finding(error.source, error.column, "schema", 1.0, high=0.0, reason=error.reason)
         platform.record(
@@ -30,18 +40,21 @@ def run(platform: Platform, *, as_of: datetime) -> TaskValues:
         )
         raise
     _settle(platform, as_of)
-    bad = (bad_rows(source, rows) for source, rows in zip(SOURCES, judged, strict=True))
+    bad = (bad_rows(source, rows) for source, rows in zip(sources, judged, strict=True))
     rejected = reduce(DataFrame.unionByName, bad).dropDuplicates(list(QUARANTINE.keys))
     # Quarantine first: the bronze table is the record of how far this source has come.
     platform.record(QUARANTINE, rejected)
 
+    tables = [table for table in PROBLEM.feature_tables if table.refresh == "stream"]
+    streamed = {name for table in tables for name in table.sources}
+
     def write(pair: tuple[Source, DataFrame]) -> None:
         source, rows = pair
-        platform.create(source.name, source.columns, source.description)
-        platform.merge(source.name, good_rows(rows), source.keys)
+        followed = source.name in streamed
+        platform.create(source.name, source.columns, source.description, changes=followed)
+        platform.merge(source.name, good_rows(rows), source.keys, latest_by="available_at")
 
-    platform.each(write, zip(SOURCES, judged, strict=True))
-    return None
+    platform.each(write, zip(sources, judged, strict=True))
 
 
 def _settle(platform: Platform, as_of: datetime) -> None:

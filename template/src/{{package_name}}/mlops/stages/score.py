@@ -31,21 +31,40 @@ def run(
     alias `shadow` is scored on the same rows, and only recorded.
     """
     registry = Registry(platform, model_name)
-    champion, shadow = registry.at(CHAMPION), registry.at(SHADOW)
+    champion = require_champion(registry)
+    since = since or as_of - PROBLEM.scoring_window
+    require_fresh(platform, as_of)
+    predict(platform, registry, observations(platform, since, as_of), since, as_of)
+    return {"model_version": champion}
+
+
+def require_champion(registry: Registry) -> str:
+    """The version that serves.
+
+    Raises:
+        LookupError: there is none, or it needs a feature that is gone.
+    """
+    champion = registry.at(CHAMPION)
     if champion is None:
         raise LookupError(
             f"{registry.model} has no champion, so there is nothing to score with. Fix: run the "
             "training job; its version becomes champion when it passes the deployment job."
         )
-    since = since or as_of - PROBLEM.scoring_window
-    require_fresh(platform, as_of)
-    rows = observations(platform, since, as_of)
+    registry.require_features(champion)
+    return champion
+
+
+def predict(
+    platform: Platform, registry: Registry, rows: DataFrame, since: datetime, as_of: datetime
+) -> None:
+    """Score observations of (since, as_of] that have no prediction yet, and keep the answers."""
+    champion, shadow = require_champion(registry), registry.at(SHADOW)
     scored = _predictions(platform, registry, rows, champion, "champion", since, as_of)
     if shadow is not None and shadow != champion:
         more = _predictions(platform, registry, rows, shadow, "shadow", since, as_of)
         scored = scored.unionByName(more)
-    platform.record(PREDICTIONS, scored)
-    return {"model_version": champion}
+    platform.create(PREDICTIONS.name, PREDICTIONS.columns, PREDICTIONS.description)
+    platform.insert(PREDICTIONS.name, scored, PREDICTIONS.keys)
 
 
 def _predictions(
