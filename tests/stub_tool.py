@@ -98,8 +98,9 @@ def main() -> int:
     elif name == "uv" and "pytest" in arguments:
         Path("reports").mkdir(exist_ok=True)
         Path("reports/junit.xml").write_text("<testsuites/>")
-    elif name == "uv" and arguments[:2] == ["tool", "run"]:
-        return subprocess.run([(STUB / "copier").read_text(), *arguments[3:]]).returncode
+    elif name == "uv" and "scripts/propose_update.py" in arguments:
+        command = arguments[arguments.index("python") + 1 :]
+        return subprocess.run([(STUB / "python").read_text(), *command]).returncode
     return 0
 
 

@@ -163,7 +163,7 @@ def lab(made: Path, tmp_path: Path) -> Lab:
         )
         (programs / name).chmod(0o755)
     (programs / "python3").symlink_to(sys.executable)
-    (programs / "copier").write_text(str(Path(sys.executable).with_name("copier")))
+    (programs / "python").write_text(sys.executable)  # with Copier, as the real uv brings it
     return Lab(made, made.with_name("remote.git"), programs, tmp_path / "home")
 
 
