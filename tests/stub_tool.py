@@ -50,25 +50,24 @@ def databricks(arguments: list[str]) -> object:
                 assert json.loads(Path(rest[rest.index("--plan") + 1]).read_text())["plan"]
                 assert [*Path("dist").glob("*.whl")], "the wheel that the plan names"
             if verb == "summary":
-                return {"resources": {"schemas": {"mlops": SCHEMA}}}
+                return {
+                    "resources": {
+                        "schemas": {"mlops": SCHEMA},
+                        "registered_models": {"champion": {"name": "model"}},
+                    }
+                }
             return "done"
-        case ["registered-models", "list", "--catalog-name", "some", "--schema-name", "schema", *_]:
-            return [{"full_name": MODEL}]
-        case ["registered-models", "get", _, "--include-aliases", *_]:
+        case ["registered-models", "get", name, "--include-aliases", "-o", "json"]:
+            assert name == MODEL
+            if (STUB / "without_champion").exists():
+                return {"full_name": MODEL}
             at = {"champion": 2, "previous_champion": 1}
             return {"aliases": [{"alias_name": k, "version_num": v} for k, v in at.items()]}
-        case ["registered-models", "set-alias", _, _, _] | [
-            "registered-models",
-            "delete-alias",
-            *_,
-        ]:
-            return "done"
-        case ["model-versions", "list", _, *_]:
+        case ["model-versions", "list", name, "-o", "json"]:
+            assert name == MODEL
             return [{"version": 9}, {"version": 10}]
-        case ["api", "post", path, "--json", body]:
-            assert path == "/api/2.0/mlflow/unity-catalog/model-versions/set-tag"
-            assert json.loads(body).keys() == {"name", "version", "key", "value"}
-            return {}
+        case ["current-user", "me", "-o", "json"]:
+            return {"userName": "someone@example.com"}
     sys.exit(f"Error: unknown command {arguments}")
 
 

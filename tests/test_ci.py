@@ -46,6 +46,7 @@ def jobs_on(*target: str) -> list[str]:
 
 TARGET = " ".join(PR)
 DEPLOYED = [f"validate --strict {TARGET}", f"deploy {TARGET}"]
+READY = [*DEPLOYED, f"summary {TARGET} -o json", "after-deploy"]
 DESTROYED = [f"destroy {TARGET} --auto-approve"]
 PLANNED = ["validate --strict -t prod", "plan -t prod -o json"]
 RELEASED = [
@@ -172,7 +173,7 @@ def lab(made: Path, tmp_path: Path) -> Lab:
 def test_pull_request(lab: Lab, system: str) -> None:
     """Checked here, then in a deployment of its own, which goes."""
     called = lab.run(system, "pull-request", lab.pull_request())
-    assert called == [*DEPLOYED, *jobs_on(*PR), *DESTROYED], lab.outcome.output
+    assert called == [*READY, *jobs_on(*PR), *DESTROYED], lab.outcome.output
     assert lab.outcome.results == dict.fromkeys(("check", "workspace", "destroy"), "success")
     (summary,) = lab.outcome.summaries
     assert "[succeeded](https://workspace.example/monitoring)" in summary
@@ -279,7 +280,7 @@ def test_failing_job_destroys_the_deployment(lab: Lab, system: str, job: str) ->
     lab.wish("fail", f"^databricks bundle run {job}")
     called = lab.run(system, "pull-request", lab.pull_request())
     last = next(i for i, line in enumerate(jobs_on(*PR)) if line.startswith(f"run {job}"))
-    assert called == [*DEPLOYED, *jobs_on(*PR)[: last + 1], *DESTROYED]
+    assert called == [*READY, *jobs_on(*PR)[: last + 1], *DESTROYED]
     assert lab.outcome.results["workspace"] == "failure"
     assert lab.outcome.results["destroy"] == "success"
     assert f"- {job}: failed" in lab.outcome.summaries[0]
@@ -296,7 +297,7 @@ def test_failing_deployment_is_destroyed_too(lab: Lab, system: str) -> None:
 def test_cancelled_pull_request_is_destroyed(lab: Lab, system: str, moment: str) -> None:
     lab.wish("cancel", f"^databricks bundle {moment}")
     called = lab.run(system, "pull-request", lab.pull_request())
-    done = [*DEPLOYED, *jobs_on(*PR)]
+    done = [*READY, *jobs_on(*PR)]
     last = next(i for i, line in enumerate(done) if line.startswith(moment))
     assert called == [*done[: last + 1], *DESTROYED]
     assert lab.outcome.results["workspace"] == "cancelled"
@@ -335,21 +336,39 @@ def test_another_plan_than_the_approved_one_is_refused(lab: Lab, system: str) ->
 @SYSTEMS
 @pytest.mark.parametrize("action", ["approve", "reject", "rollback"])
 def test_decision_on_a_version(lab: Lab, system: str, action: str) -> None:
-    inputs = {"action": action, "target": "prod", "version": "3"}
-    lab.run(system, "model", lab.event("manual", inputs=inputs))
+    """One job does it there, the same code as here, so that `deployments` has its row."""
+    why = "a=b, $(System.AccessToken)"
+    inputs = {"action": action, "target": "prod", "version": "3", "comment": why}
+    called = lab.run(system, "model", lab.event("manual", inputs=inputs))
     assert lab.outcome.results == {"decide": "success"}, lab.outcome.output
-    calls = [call["arguments"] for call in lab.calls() if call["program"] == "databricks"]
-    tags = [json.loads(words[-1]) for words in calls if words[0] == "api"]
-    if action == "rollback":
-        assert ["registered-models", "set-alias", "some.schema.model", "champion", "1"] in calls
-        assert [tag["value"] for tag in tags] == ["1"]
-    else:
-        assert [tag["value"] for tag in tags] == [
-            {"approve": "approved", "reject": "rejected"}[action]
-        ]
-        deployed = [words for words in calls if words[:3] == ["bundle", "run", "deployment"]]
-        assert len(deployed) == (action == "approve")
+    version = "" if action == "rollback" else " --params=model_version=3"
+    said = why if system == "github" else why.replace("$(", "$ (")
+    assert called == [
+        f"run decision -t prod --params=action={action} --params=person=someone "
+        f'--params="comment={said}"{version}'
+    ]
+    assert "by someone" in lab.outcome.summaries[0]
     assert {call["client"] for call in lab.calls()} == {"client of prod"}
+
+
+@SYSTEMS
+def test_a_rejection_says_why(lab: Lab, system: str) -> None:
+    inputs = {"action": "reject", "target": "prod", "version": "3"}
+    assert lab.run(system, "model", lab.event("manual", inputs=inputs)) == []
+    assert "a rejection needs a reason" in lab.outcome.output
+
+
+@SYSTEMS
+def test_first_release_has_no_champion_to_score_with(lab: Lab, system: str) -> None:
+    """That is said; a registry that cannot be asked is a failure."""
+    (lab.programs / "without_champion").touch()
+    called = lab.run(system, "release", lab.release())
+    assert "run features -t prod" in called
+    assert "run scoring -t prod" not in called
+    assert "no version is champion yet" in lab.outcome.summaries[-1]
+    lab.wish("fail", "^databricks registered-models get")
+    lab.run(system, "release", lab.release())
+    assert lab.outcome.results["deploy"] == "failure"
 
 
 @SYSTEMS

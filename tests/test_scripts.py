@@ -260,19 +260,19 @@ def test_conflicts_are_listed_and_fail_until_resolved(old: Lab, system: str) -> 
     assert "Ours." in git(old.remote, "show", f"{BRANCH}:docs/roll-back.md")
     git(old.project, "fetch", "--quiet", "origin", BRANCH)
     git(old.project, "switch", "--quiet", "--detach", "FETCH_HEAD")
+    ours = git(old.project, "show", "main:Makefile")
+    (old.project / "Makefile").write_text(ours)  # one is resolved, the other is not
     check = start(old.project, "make", "-o", ".venv/.ready", "check")
     assert check.returncode
     assert "- `docs/roll-back.md`: the template removed it, you changed it" in check.stdout
-    for path, more in (("Makefile", ["template-conflicts.md"]), ("template-conflicts.md", [])):
-        if path == "Makefile":
-            edit(old.project / path, lambda text: "# Ours and version 2.\n")
-        else:
-            (old.project / path).unlink()
+    for more in ("template-conflicts.md", ""):
+        if not more:
+            (old.project / "template-conflicts.md").unlink()
         commit(old.project)
         git(old.project, "push", "--quiet", "origin", f"HEAD:{BRANCH}")
         old.run(system, "template-update", old.event("schedule", commit=old.head("main")))
         assert old.outcome.results == {"update": "failure" if more else "success"}
-        assert not more or f"unresolved conflicts: {more[0]}" in old.outcome.output
+        assert not more or f"unresolved conflicts: {more}\n" in old.outcome.output
 
 
 def team_edits(project: Path) -> None:

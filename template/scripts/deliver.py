@@ -23,7 +23,8 @@ from typing import Any
 CLI = os.environ.get("DATABRICKS", "databricks")
 PLAN = "plan.json"
 DIST = Path("dist")
-CHAMPION, PREVIOUS = "champion", "previous_champion"
+SUMMARY = Path("reports/summary.json")
+CHAMPION = "champion"
 RUN_URL = re.compile(r"Run URL: (\S+)")
 
 
@@ -55,21 +56,26 @@ class Target:
         return json.loads(output)
 
     def model(self) -> str:
-        """Full name of the registered model: the only one in the schema of the bundle."""
-        schema = self.query("summary")["resources"]["schemas"]["mlops"]
-        place = ["--catalog-name", schema["catalog_name"], "--schema-name", schema["name"]]
-        found = ask("registered-models", "list", *place)
-        names = [model["full_name"] for model in found]
-        if len(names) != 1:
-            where = f"{schema['catalog_name']}.{schema['name']}"
-            raise DeliveryError(f"{where} has {len(names)} models, not 1. Fix: run training first.")
-        return str(names[0])
+        """Full name of the registered model that the bundle has made."""
+        resources = self.query("summary").get("resources", {})
+        try:
+            schema = resources["schemas"]["mlops"]
+            name = resources["registered_models"]["champion"]["name"]
+        except KeyError as missing:
+            raise DeliveryError(f"the bundle's summary has no {missing}. Fix: deploy first.") from None
+        return f"{schema['catalog_name']}.{schema['name']}.{name}"
 
     def run(self, job: str, **parameters: str) -> str:
         """Run a job to its end; the address of its run."""
-        given = [f"--params={name}={value}" for name, value in parameters.items() if value]
+        given = [f"--params={_pair(name, value)}" for name, value in parameters.items() if value]
         found = RUN_URL.search(self.bundle(f"run {job}", *given))
         return found[1] if found else ""
+
+
+def _pair(name: str, value: str) -> str:
+    """A parameter as the CLI reads it: with a second equals sign it takes the text for CSV."""
+    pair = f"{name}={value}"
+    return '"' + pair.replace('"', '""') + '"' if "=" in value else pair
 
 
 def call(*arguments: str, quiet: bool = False) -> str:
@@ -217,23 +223,16 @@ def jobs(target: Target, as_of: str) -> None:
 
 
 def champion(model: str) -> str | None:
-    """The version that scores, if there is one."""
-    return aliases(model).get(CHAMPION)
-
-
-def aliases(model: str) -> dict[str, str]:
-    """Each alias of a model with its version."""
+    """The version that scores, by the model's aliases, if there is one."""
     found = ask("registered-models", "get", model, "--include-aliases")
-    return {alias["alias_name"]: str(alias["version_num"]) for alias in found.get("aliases", [])}
+    aliases = {alias["alias_name"]: alias["version_num"] for alias in found.get("aliases", [])}
+    return str(aliases[CHAMPION]) if CHAMPION in aliases else None
 
 
 def smoke(target: Target) -> None:
     """Run what a deployment must not have broken: features, and scoring if there is a champion."""
     lines = [f"- features: [succeeded]({target.run('features')})"]
-    try:
-        version = champion(target.model())
-    except DeliveryError:
-        version = None
+    version = champion(target.model())
     if version is None:
         lines.append("- scoring: not run, no version is champion yet")
     else:
@@ -241,41 +240,43 @@ def smoke(target: Target) -> None:
     report(f"Smoke run on {target.name}", lines)
 
 
-def decide(target: Target, action: str, version: str) -> None:
-    """Approve or reject a version, or bring the previous champion back."""
+def person() -> str:
+    """Who decides: whoever started the run of CI, or has signed in here."""
+    for name in ("GITHUB_TRIGGERING_ACTOR", "BUILD_REQUESTEDFOREMAIL"):
+        if os.environ.get(name):
+            return os.environ[name]
+    return str(ask("current-user", "me")["userName"])
+
+
+def decide(target: Target, action: str, version: str, comment: str) -> None:
+    """Approve or reject a version, or bring the previous champion back: a job does it there.
+
+    It is the code of the command on a laptop, so checks, tags and the row in `deployments` are the
+    same. An approved version still needs a passing result of every check.
+    """
     if action != "rollback" and not re.fullmatch(r"[1-9][0-9]*", version):
         raise DeliveryError(f"VERSION={version!r} is no version. Fix: VERSION=3")
-    model = target.model()
-    if action == "rollback":
-        now = aliases(model)
-        if CHAMPION not in now or PREVIOUS not in now:
-            raise DeliveryError(f"{model} has no previous champion to go back to.")
-        call("registered-models", "set-alias", model, CHAMPION, now[PREVIOUS])
-        call("registered-models", "delete-alias", model, PREVIOUS)
-        _tag(model, now[CHAMPION], "rolled_back_to", now[PREVIOUS])
-        report(f"Rolled back on {target.name}", [f"`{model}`: champion is {now[PREVIOUS]}"])
-        return
-    _tag(model, version, "approval", "approved" if action == "approve" else "rejected")
-    lines = [f"`{model}` version {version}: {action}"]
-    if action == "approve":  # the job still refuses a version whose checks have not all passed
-        lines.append(f"[Deployment]({target.run('deployment', **_which(model, version))})")
-    report(f"Decision on {target.name}", lines)
+    if action == "reject" and not comment:
+        raise DeliveryError("a rejection needs a reason. Fix: COMMENT='too old a source'")
+    given = {"action": action, "person": person(), "comment": comment}
+    if action != "rollback":
+        given["model_version"] = version
+    url = target.run("decision", **given)
+    what = "the champion" if action == "rollback" else f"version {version}"
+    report(f"Decision on {target.name}", [f"[{action} {what}]({url}), by {given['person']}"])
 
 
-def _which(model: str, version: str) -> dict[str, str]:
-    return {"model_name": model, "model_version": version}
-
-
-def _tag(model: str, version: str, key: str, value: str) -> None:
-    body = {"name": model, "version": version, "key": key, "value": value}
-    path = "/api/2.0/mlflow/unity-catalog/model-versions/set-tag"
-    call("api", "post", path, "--json", json.dumps(body))
+def keep_summary(target: Target) -> None:
+    """Write what the bundle has deployed to a file, for `after-deploy`."""
+    SUMMARY.parent.mkdir(exist_ok=True)
+    SUMMARY.write_text(json.dumps(target.query("summary"), indent=2), encoding="utf-8")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; a known error is a message and exit code 1."""
     parser = argparse.ArgumentParser(description=__doc__)
-    commands = ["plan", "deploy", "destroy", "jobs", "smoke", "approve", "reject", "rollback"]
+    commands = ["plan", "deploy", "summary", "destroy", "jobs", "smoke"]
+    commands += ["approve", "reject", "rollback"]
     parser.add_argument("command", choices=commands)
     parser.add_argument("--target", default="dev")
     parser.add_argument("--pr", default="", help="number of the pull request, with --target pr")
@@ -283,6 +284,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--digest", default="", help="digest that the saved plan must have")
     parser.add_argument("--as-of", default="", help="moment of the data; empty: now")
     parser.add_argument("--version", default="", help="version of the model")
+    parser.add_argument("--comment", default="", help="why; kept with the decision")
     options = parser.parse_args(argv)
     try:
         target = Target(options.target, options.pr)
@@ -291,6 +293,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 plan(target, Path(options.plan or "plan"))
             case "deploy":
                 deploy(target, Path(options.plan) if options.plan else None, options.digest)
+            case "summary":
+                keep_summary(target)
             case "destroy":
                 destroy(target)
             case "jobs":
@@ -298,7 +302,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             case "smoke":
                 smoke(target)
             case action:
-                decide(target, action, options.version.strip())
+                decide(target, action, options.version.strip(), options.comment.strip())
     except (DeliveryError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
