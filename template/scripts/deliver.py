@@ -62,7 +62,7 @@ class Target:
             schema = resources["schemas"]["mlops"]
             name = resources["registered_models"]["champion"]["name"]
         except KeyError as missing:
-            raise DeliveryError(f"the bundle's summary has no {missing}. Fix: deploy first.") from None
+            raise DeliveryError(f"the summary has no {missing}. Fix: deploy first.") from None
         return f"{schema['catalog_name']}.{schema['name']}.{name}"
 
     def run(self, job: str, **parameters: str) -> str:

@@ -1,8 +1,8 @@
 """Bring the template's newest version onto a branch: what `make propose-update` runs.
 
-The merge is that of `make update` (template.py), committed on a branch of its own. With an argument,
-`github` or `azure`, also push the branch and open a pull request for it, as CI does. Conflicts end
-with exit code 3. They are committed with their marks, and listed in the text of the pull request
+The merge is that of `make update` (template.py), committed on a branch of its own. With `github` or
+`azure` also push the branch and open a pull request for it, as CI does. Conflicts end with exit
+code 3. They are committed with their marks, and listed in the text of the pull request
 and in a file; while that file is there `make check` fails, so nobody merges them by mistake.
 
 Runs in an environment with Copier (see the Makefile), not in the project's own.
@@ -72,7 +72,7 @@ def propose(project: Path, publish: str) -> int:
     conflicts = list(new.merged.conflicts())
     found = [f"- `{path}`: {kind}" for path, kind in conflicts]
     if conflicts:
-        text = f"# Conflicts with the template's {new.new}\n\nResolve each, then delete this file.\n"
+        text = f"# Conflicts with template {new.new}\n\nResolve each, then delete this file.\n"
         LEFT.write_text("\n".join([text, *found, ""]), "utf-8")
         run("git", "add", "--force", str(LEFT))
     title = f"Update from the template to {new.new}"
