@@ -341,7 +341,7 @@ def test_decision_on_a_version(lab: Lab, system: str, action: str) -> None:
     inputs = {"action": action, "target": "prod", "version": "3", "comment": why}
     called = lab.run(system, "model", lab.event("manual", inputs=inputs))
     assert lab.outcome.results == {"decide": "success"}, lab.outcome.output
-    version = "" if action == "rollback" else " --params=model_version=3"
+    version = "" if action == "rollback" else " --params=version=3"
     said = why if system == "github" else why.replace("$(", "$ (")
     assert called == [
         f"run decision -t prod --params=action={action} --params=person=someone "

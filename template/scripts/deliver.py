@@ -260,7 +260,7 @@ def decide(target: Target, action: str, version: str, comment: str) -> None:
         raise DeliveryError("a rejection needs a reason. Fix: COMMENT='too old a source'")
     given = {"action": action, "person": person(), "comment": comment}
     if action != "rollback":
-        given["model_version"] = version
+        given["version"] = version
     url = target.run("decision", **given)
     what = "the champion" if action == "rollback" else f"version {version}"
     report(f"Decision on {target.name}", [f"[{action} {what}]({url}), by {given['person']}"])
