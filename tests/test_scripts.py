@@ -253,9 +253,9 @@ def test_conflicts_are_listed_and_fail_until_resolved(old: Lab, system: str) -> 
         assert f"unresolved conflicts: {listed}" in old.outcome.output
         if listed == wanted[0]:
             (words,) = opened(old)
-            text = "\n".join(words)
+            text = "\n".join(words[words.index("--description") + 1 :] if system == "azure" else [])
             assert system == "github" or "- `Makefile`: both changed the same lines" in text
-            assert len(text) < 4000
+            assert len(text) < 4000, "what Azure DevOps takes"
     assert "Ours." in git(old.remote, "show", f"{BRANCH}:docs/runbooks/retrain.md")
     assert "Ours." in git(old.remote, "show", f"{BRANCH}:docs/roll-back.md")
     git(old.project, "fetch", "--quiet", "origin", BRANCH)

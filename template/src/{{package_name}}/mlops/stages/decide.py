@@ -13,7 +13,7 @@ def run(
     *,
     action: str,
     model_name: str | None = None,
-    model_version: str = "",
+    version: str = "",
     person: str = "",
     comment: str = "",
 ) -> TaskValues:
@@ -27,15 +27,15 @@ def run(
     if action == "rollback":
         restored = roll_back(platform, registry)
         return {"model_name": registry.model, "model_version": restored, "deploy": "false"}
-    if not model_version:
-        raise ParameterError(f"--model_version is empty. Fix: name the version to {action}.")
+    if not version:
+        raise ParameterError(f"--version is empty. Fix: name the version to {action}.")
     if action == "approve":
-        approve(platform, registry, model_version, person or platform.user(), comment)
+        approve(platform, registry, version, person or platform.user(), comment)
     elif not comment:
         raise ParameterError("--comment is empty. Fix: say why the version is rejected.")
     else:
-        reject(platform, registry, model_version, person or platform.user(), comment)
-    return {"model_name": registry.model, "model_version": model_version, "deploy": "true"}
+        reject(platform, registry, version, person or platform.user(), comment)
+    return {"model_name": registry.model, "model_version": version, "deploy": "true"}
 
 
 main = entry_point(run)
