@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import random
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -184,11 +185,12 @@ TEMPLATE: list[Callable[[Path, random.Random], None]] = [
 # ---- The runs ------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def script() -> ModuleType:
-    """The project's script, as a module: a process for each run would double the time."""
-    path = ROOT / "template/scripts/template.py"
-    spec = importlib.util.spec_from_file_location("template_script", path)
+SCRIPT = ROOT / "template/scripts/template.py"
+
+
+def load(path: Path) -> ModuleType:
+    """A project's script as a module: a process for each run would double the time."""
+    spec = importlib.util.spec_from_file_location(f"{path.stem}_script", path)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
@@ -196,7 +198,14 @@ def script() -> ModuleType:
     return module
 
 
-TALLY = {"runs": 0, "with conflicts": 0, "files in conflict": 0}
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    """The project's script."""
+    return load(SCRIPT)
+
+
+TALLY: Counter[str] = Counter()
+KINDS: dict[str, Counter[str]] = {edit.__name__: Counter() for edit in TEAM}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -205,7 +214,9 @@ def rate(request: pytest.FixtureRequest) -> None:
 
     def report() -> None:
         reporter = request.config.pluginmanager.get_plugin("terminalreporter")
-        reporter.write_line(f"\nRandom updates: {TALLY}")
+        reporter.write_line(f"\nRandom updates: {dict(TALLY)}")
+        for kind, counted in KINDS.items():
+            reporter.write_line(f"  {kind}: {counted['edits']} edits, {counted['conflicts']}")
 
     request.addfinalizer(report)
 
@@ -229,10 +240,11 @@ def play(
     commit(project)
     pristine = contents(project)
     package = project / "src" / answers_of(project)["package_name"]
-    marks = []
+    marks = {}
     for number in range(dice.randrange(3, 8)):
-        marks.append(f"edit-{seed}-{number}")
-        dice.choice(TEAM)(project, package, marks[-1], dice)
+        mark, kind = f"edit-{seed}-{number}", dice.choice(TEAM)
+        kind(project, package, mark, dice)
+        marks[mark] = kind.__name__
     commit(project)
     before = contents(project)
     kept = {path for path in before if before[path] == pristine.get(path)}
@@ -272,9 +284,10 @@ def play(
     for path in kept - fresh.keys() - unmerged:
         assert path not in after or yours.match_file(path), f"{path} should have gone: {told}"
 
-    TALLY["runs"] += 1
-    TALLY["with conflicts"] += bool(unmerged)
-    TALLY["files in conflict"] += len(unmerged)
+    TALLY.update({"runs": 1, "with conflicts": bool(unmerged), "files in conflict": len(unmerged)})
+    for mark, kind in marks.items():
+        places = {path for path, text in after.items() if mark.encode() in text}
+        KINDS[kind].update({"edits": 1, "conflicts": bool(places & unmerged)})
     monkeypatch.setattr(sys, "argv", ["template.py", "update", "--undo"])
     assert script.main() == 0
     assert contents(project) == before, told
@@ -293,3 +306,22 @@ def test_random_update(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     play(seed, script, template, tmp_path, monkeypatch, capsys)
+
+
+# Mistakes in the script, and what the run of a seed that has conflicts says about them.
+MISTAKES = {
+    "an edit is dropped": ('"merge", "--quiet",', '"merge", "-Xtheirs", "--quiet",', "is lost"),
+    "an edited file is dropped": (
+        '("add", "--force") if os.path.lexists(ours / path) else ("rm", "--quiet")',
+        '("rm", "--quiet")',
+        "is lost",
+    ),
+    "a conflict is not told": (
+        "for path, kind in conflicts:",
+        "for path, kind in conflicts[1:]:",
+        "in conflict:",
+    ),
+    "conflicts are no failure": ("return 1\n    if options.dry", "return 0\n    if options.dry", ""),
+    "git is not told": ("if merged.unmerged:", "if False:", ""),
+    "an old file stays": ('git(tree, "add", "--all"', 'git(tree, "add"', ""),
+}
