@@ -3,8 +3,8 @@
     make release VERSION=0.2.0                     # the commit checked out: changelog, tag, line
     make release-candidate VERSION=0.1.0 COMMIT=HEAD # a commit of the past: line only, no tag
 
-A release is a tag, and a line in hooks/releases.yml for clones that come without tags. The line is in
-the commit after the release, because a commit cannot hold its own name. Nothing is pushed.
+A release is a tag, and a line in hooks/releases.yml for clones that come without tags. The line is
+in the commit after the release, because a commit cannot hold its own name. Nothing is pushed.
 """
 
 from __future__ import annotations
