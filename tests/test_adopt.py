@@ -176,7 +176,7 @@ def test_afterwards_updates_work(merged: Path, template_of_two: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     is_adopted_and_updated(merged)
     commit(merged)
-    done = script(merged, "update", *"--data ci=github".split())
+    done = script(merged, "update", "--data", "ci=github")
     assert done.returncode == 0, done.stdout + done.stderr
     assert (merged / ".github/workflows/pull-request.yml").is_file()
     assert (merged / ".github/workflows/ci.yml").read_text() == THEIRS[".github/workflows/ci.yml"]

@@ -248,7 +248,7 @@ def test_status_lists_edits_of_template_files(old: Callable[..., Path]) -> None:
 
 @pytest.mark.full  # installs the project: minutes where packages are not cached yet
 def test_make_update_ends_in_a_real_check(old: Callable[..., Path]) -> None:
-    """As a person types it: `make update`, with Copier brought by uv, and the project's own check."""
+    """As a person types it, with Copier brought by uv, and the check of the project."""
     project = old()
     if LOCK.exists():
         shutil.copy(LOCK, project / "uv.lock")
