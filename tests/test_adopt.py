@@ -133,7 +133,7 @@ def test_nothing_is_overwritten_and_all_can_be_taken_back(merged: Path) -> None:
     git(merged, "merge", "--abort")
     git(merged, "switch", "--quiet", "main")
     assert {path: text.decode() for path, text in contents(merged).items()} == THEIRS
-    assert not git(merged, "status", "--porcelain", "--ignored")
+    assert not git(merged, "status", "--porcelain")
 
 
 def second_version(template: Path) -> None:
