@@ -19,12 +19,12 @@ demo: $(READY) ## Render the defaults into build/demo/ and replay a year there
 	$(MAKE) --no-print-directory -C $(DEMO) UV="$(abspath $(UV))" lifecycle ARGS=--fresh
 
 # Files in the working tree that are not committed yet count too.
-diff: $(READY) ## What a change does to the rendered defaults, since BASE (origin/main)
+diff: $(READY) ## What a change does to the rendered defaults, since BASE (origin/main); DIFF=file
 	@rm -rf build/diff
 	$(RUN) copier copy --defaults --quiet --vcs-ref $(or $(BASE),origin/main) $(ARGS) . build/diff/before
 	$(RUN) copier copy --defaults --quiet --vcs-ref HEAD $(ARGS) . build/diff/after 2>/dev/null
 	@rm build/diff/*/.copier-answers.yml
-	@cd build/diff && git --no-pager diff --no-index --find-renames --stat --patch before after && echo "Nothing changes." || test $$? = 1
+	@cd build/diff && { git --no-pager diff --no-index --find-renames --stat --patch before after && echo "Nothing changes." || test $$? = 1; } $(if $(DIFF),> "$(abspath $(DIFF))")
 
 test: $(READY) ## The tests CI runs
 	$(RUN) pytest $(ARGS)

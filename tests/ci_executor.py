@@ -30,6 +30,7 @@ QUIET_TASKS = {
     "UsePythonVersion@0": {"versionSpec"},
     "Cache@2": {"key", "restoreKeys", "path"},
     "PublishTestResults@2": {"testResultsFiles"},
+    "PublishCodeCoverageResults@2": {"summaryFileLocation"},
 }
 
 

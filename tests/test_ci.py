@@ -458,6 +458,21 @@ def test_both_systems_do_the_same(lab: Lab, happening: str) -> None:
     assert seen[0][1], "something ran"
 
 
+@SYSTEMS
+def test_results_and_coverage_are_published(lab: Lab, system: str) -> None:
+    """Also those of a run that failed."""
+    lab.wish("fail", "^uv run .* pytest")
+    for flow in ("pull-request", "staging", "release"):
+        text = (lab.project / FOLDERS[system] / f"{flow}.yml").read_text()
+        if system == "azure":
+            assert "testResultsFiles: reports/junit.xml" in text
+            assert "summaryFileLocation: reports/coverage.xml" in text
+    lab.run(system, "pull-request", lab.pull_request())
+    assert lab.outcome.results["check"] == "failure"
+    kept = {path.name for path in (lab.home / "run1/artifacts/reports").iterdir()}
+    assert kept == {"junit.xml", "coverage.xml"}
+
+
 # ---- Rules of the files -------------------------------------------------------------------------
 @SYSTEMS
 def test_checks_and_deliveries_never_wait_for_each_other(made: Path, system: str) -> None:
