@@ -271,10 +271,10 @@ def play(
         line.split("\t", 1)[1] for line in git(project, "ls-files", "-uz").split("\0") if line
     }
     marked = {path for path, text in after.items() if b"\n<<<<<<< " in b"\n" + text}
-    assert (code == 1) == bool(unmerged), told
-    assert marked <= unmerged, told
+    assert marked <= unmerged, f"git does not know {marked - unmerged}: {told}"
+    assert (code == 1) == bool(unmerged), f"exit code {code} with {len(unmerged)} conflicts: {told}"
     for path in unmerged:
-        assert f"  {path} " in said.err, told
+        assert f"  {path} " in said.err, f"{path} is not told: {told}"
     # What the team had not edited is what a new project gets.
     fresh = contents(render(home, tmp_path / "fresh", **answers))
     yours = script.team_files(home, "v0.2.0", answers_of(project))
@@ -308,24 +308,48 @@ def test_random_update(
     play(seed, script, template, tmp_path, monkeypatch, capsys)
 
 
-# Mistakes in the script, and what the run of a seed that has conflicts says about them.
+# Mistakes in the script, and what the run says of a seed that has conflicts of both kinds.
+SEED = 5
 MISTAKES = {
-    "an edit is dropped": ('"merge", "--quiet",', '"merge", "-Xtheirs", "--quiet",', "is lost"),
+    "an edit gives way": ('"merge", "--quiet",', '"merge", "-Xtheirs", "--quiet",', "is lost"),
     "an edited file is dropped": (
         '("add", "--force") if os.path.lexists(ours / path) else ("rm", "--quiet")',
-        '("rm", "--quiet")',
+        '("rm", "--quiet", "--force")',
         "is lost",
     ),
     "a conflict is not told": (
-        "for path, kind in conflicts:",
-        "for path, kind in conflicts[1:]:",
-        "in conflict:",
+        "path, kind in conflicts:",
+        "path, kind in conflicts[1:]:",
+        "is not told",
     ),
     "conflicts are no failure": (
-        "return 1\n    if options.dry",
-        "return 0\n    if options.dry",
-        "",
+        "        return 1\n    if opt",
+        "        return 0\n    if opt",
+        "exit code 0",
     ),
-    "git is not told": ("if merged.unmerged:", "if False:", ""),
-    "an old file stays": ('git(tree, "add", "--all"', 'git(tree, "add"', ""),
+    "git is not told": ("if merged.unmerged:", "if False:", "git does not know"),
+    "the template's news are dropped": (
+        "theirs = workshop.commit(workshop.keep(updated), root)",
+        "theirs = root",
+        "is not the template's",
+    ),
 }
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_noticed(
+    mistake: str,
+    template: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A test of the test: it is red when the script loses or hides something."""
+    right, wrong, says = MISTAKES[mistake]
+    text = SCRIPT.read_text("utf-8")
+    assert right in text
+    path = tmp_path / "broken.py"
+    path.write_text(text.replace(right, wrong), "utf-8")
+    with pytest.raises(AssertionError, match=says):
+        play(SEED, load(path), template, tmp_path, monkeypatch, capsys)
