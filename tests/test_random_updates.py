@@ -213,10 +213,13 @@ def rate(request: pytest.FixtureRequest) -> None:
     """Report how often an update needed a person."""
 
     def report() -> None:
-        reporter = request.config.pluginmanager.get_plugin("terminalreporter")
-        reporter.write_line(f"\nRandom updates: {dict(TALLY)}")
-        for kind, counted in KINDS.items():
-            reporter.write_line(f"  {kind}: {counted['edits']} edits, {counted['conflicts']}")
+        plugins = request.config.pluginmanager
+        reporter = plugins.get_plugin("terminalreporter")
+        with plugins.get_plugin("capturemanager").global_and_fixture_disabled():
+            reporter.write_line(f"\nRandom updates: {dict(TALLY)}")
+            for kind, counted in KINDS.items():
+                said = f"{counted['edits']} edits, {counted['conflicts']} in a conflict"
+                reporter.write_line(f"  {kind}: {said}")
 
     request.addfinalizer(report)
 
@@ -284,10 +287,12 @@ def play(
     for path in kept - fresh.keys() - unmerged:
         assert path not in after or yours.match_file(path), f"{path} should have gone: {told}"
 
-    TALLY.update({"runs": 1, "with conflicts": bool(unmerged), "files in conflict": len(unmerged)})
+    TALLY.update(
+        {"runs": 1, "with conflicts": int(bool(unmerged)), "files in conflict": len(unmerged)}
+    )
     for mark, kind in marks.items():
         places = {path for path, text in after.items() if mark.encode() in text}
-        KINDS[kind].update({"edits": 1, "conflicts": bool(places & unmerged)})
+        KINDS[kind].update({"edits": 1, "conflicts": int(bool(places & unmerged))})
     monkeypatch.setattr(sys, "argv", ["template.py", "update", "--undo"])
     assert script.main() == 0
     assert contents(project) == before, told
