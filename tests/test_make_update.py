@@ -14,7 +14,7 @@ from pathlib import Path
 import copier
 import pytest
 import yaml
-from conftest import ROOT, answers_of, commit, copy_template, files_of, git, render
+from conftest import ROOT, answers_of, commit, copy_template, files_of, git, render, team_files
 from test_project import LOCK, finish
 from test_update import HOSTILE, contents, edit
 
@@ -73,6 +73,7 @@ def versions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (tree / "docs/runbooks").mkdir()
     git(template, "mv", str(tree / "docs/retrain.md.jinja"), str(tree / "docs/runbooks"))
     (tree / "docs/roll-back.md.jinja").unlink()
+    (tree / "notebooks/explore.py.jinja").unlink()
     edit(mlops / "schedules.py", lambda text: text + "# of version 2\n")
     edit(tree / "Makefile.jinja", lambda text: text + "# of version 2: {{ nickname }}\n")
     (tree / "docs/added.md").write_text("# Added\n")
@@ -193,7 +194,8 @@ def test_result_is_a_fresh_render(
     fresh = contents(render(versions, tmp_path / "fresh", **answers))
     late = f"src/{answers_of(project)['package_name']}/problem.py"
     result = contents(project)
-    assert {path for path in {*fresh, *result} if fresh.get(path) != result.get(path)} == {late}
+    differ = {path for path in {*fresh, *result} if fresh.get(path) != result.get(path)}
+    assert differ == {late, "notebooks/explore.py"}, "the team's: not changed, not removed"
     commit(project)
     assert "Up to date: v0.2.0" in updated(project)
     is_untouched(project)
@@ -303,15 +305,11 @@ def test_answers_change_there_and_back(
     fresh = contents(render(versions, tmp_path / "fresh", **{name: yaml.safe_load(value)}))
     after = contents(project)
     assert after != before
-    yours = (f"{PACKAGE}/model.py", ".github/own.yml")
-    yours += (f"{PACKAGE}/problem.py", "README.md") if name == "task" else ()
+    yours = team_files()
     for path in {*fresh, *after}:
-        shaped = path.startswith(("notebooks/", "tests/unit/", "tests/behaviour/", PACKAGE + "/f"))
-        if not path.startswith(yours) and not (shaped and name == "task") and path != "README.md":
-            assert after.get(path) == fresh.get(path), path
+        mine = yours.match_file(path) or path == ".github/own.yml"
+        assert after.get(path) == (before if mine else fresh).get(path), path
     assert appears is None or appears in after
-    assert after[".github/own.yml"] == before[".github/own.yml"]
-    assert after[f"{PACKAGE}/model.py"] == before[f"{PACKAGE}/model.py"]
     commit(project)
     updated(project, "--data", back)
     assert contents(project) == before

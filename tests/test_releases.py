@@ -12,9 +12,8 @@ from typing import Any
 import copier
 import pytest
 import yaml
-from conftest import ROOT, answers_of, commit, copy_working_tree, git, render
+from conftest import ROOT, answers_of, commit, copy_working_tree, git, render, team_files
 from packaging.version import Version
-from pathspec import GitIgnoreSpec
 from test_update import HOSTILE, contents, edit
 
 RELEASES: dict[str, str] = yaml.safe_load((ROOT / "hooks/releases.yml").read_text("utf-8"))
@@ -102,9 +101,7 @@ def test_update_from_release(
     assert not git(project, "ls-files", "--unmerged")
 
     fresh_project = render(history, tmp_path / "fresh", **answers)
-    config = yaml.safe_load((ROOT / "copier.yml").read_text("utf-8"))
-    patterns = [line.split("%}")[1].split("{%")[0] for line in config["_exclude"] if "{%" in line]
-    yours = GitIgnoreSpec.from_lines(patterns)
+    yours = team_files()
     if edited:
         team_edits(fresh_project)
     after, fresh = contents(project), contents(fresh_project)
