@@ -1,13 +1,14 @@
-"""`make release` and `make release-candidate` of this repository."""
+"""`make release` and `make release-candidate`, and what CI says without the history they need."""
 
 from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from conftest import commit, copy_working_tree, git
+from conftest import ROOT, commit, copy_working_tree, git
 from test_update import edit
 
 FIRST = "# Every release.\n"
@@ -96,3 +97,17 @@ def test_a_release_that_does_not_say_what_changes_is_refused(repository: Path) -
     commit(repository)
     assert "has no Unreleased" in make(repository, "release", "VERSION=0.1.0").stderr
     assert git(repository, "tag") == ""
+
+
+@pytest.mark.parametrize(("ci", "says"), [("true", "1 error"), ("", "1 skipped")])
+def test_ci_without_history_fails(tmp_path: Path, ci: str, says: str) -> None:
+    """Updates from releases cannot be tested there, and nobody would see that they were not."""
+    shallow = tmp_path / "shallow"
+    git(tmp_path, "clone", "--quiet", "--depth=1", ROOT.as_uri(), str(shallow))
+    copy_working_tree(shallow)
+    command = [sys.executable, "-m", "pytest", "-q", "tests/test_releases.py", "-k", "in_order"]
+    environment = os.environ | {"CI": ci}
+    done = subprocess.run(command, cwd=shallow, text=True, capture_output=True, env=environment)
+    assert says in done.stdout, done.stdout
+    assert "Fix: git fetch --unshallow" in done.stdout
+    assert bool(done.returncode) == bool(ci)
