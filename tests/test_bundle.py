@@ -40,7 +40,17 @@ CASES: dict[str, dict[str, Any]] = {
         **PRINCIPALS,
     },
 }
-STAGES = ["ingest", "features", "train", "evaluate", "approve", "deploy", "score", "monitor"]
+STAGES = [
+    "ingest",
+    "features",
+    "train",
+    "evaluate",
+    "approve",
+    "deploy",
+    "decide",
+    "score",
+    "monitor",
+]
 
 
 class Project:
