@@ -23,6 +23,13 @@ ANSWERS: dict[str, list[str]] = {
 }
 
 
+class Dice(random.Random):
+    """Chance, and what the team has edited in which package."""
+
+    edited: set[str]
+    package: str
+
+
 def lines_of(path: Path) -> list[str]:
     return path.read_text("utf-8").splitlines(keepends=True)
 
@@ -115,61 +122,74 @@ def own_files(template: Path) -> list[Path]:
     return text_files(tree, "docs", "resources", "src/{{package_name}}/mlops", "tests/mlops")
 
 
-def rename(template: Path, dice: random.Random) -> None:
-    path = dice.choice(own_files(template))
+def pick(template: Path, dice: Dice) -> Path:
+    """One of them, half of the time one that the team has edited: updates are to meet edits."""
+    found = own_files(template)
+    met = [path for path in found if project_name(template, path, dice.package) in dice.edited]
+    return dice.choice(met if met and dice.random() < 0.5 else found)
+
+
+def project_name(template: Path, path: Path, package: str) -> str:
+    """What a file of the template is called in a project."""
+    name = path.relative_to(template / "template").as_posix().removesuffix(".jinja")
+    return name.replace("{{package_name}}", package)
+
+
+def rename(template: Path, dice: Dice) -> None:
+    path = pick(template, dice)
     path.rename(path.with_name(f"new_{path.name}"))
 
 
-def rename_and_edit(template: Path, dice: random.Random) -> None:
-    path = dice.choice(own_files(template))
+def rename_and_edit(template: Path, dice: Dice) -> None:
+    path = pick(template, dice)
     insert(path, "# of version 2", dice)
     path.rename(path.with_name(f"better_{path.name}"))
 
 
-def move(template: Path, dice: random.Random) -> None:
-    path = dice.choice(own_files(template))
+def move(template: Path, dice: Dice) -> None:
+    path = pick(template, dice)
     (path.parent / "deeper").mkdir(exist_ok=True)
     path.rename(path.parent / "deeper" / path.name)
 
 
-def rename_folder(template: Path, dice: random.Random) -> None:
+def rename_folder(template: Path, dice: Dice) -> None:
     mlops = template / "template/src/{{package_name}}/mlops"
     folder = dice.choice([path for path in sorted(mlops.iterdir()) if path.is_dir()])
     folder.rename(folder.with_name(f"new_{folder.name}"))
 
 
-def delete(template: Path, dice: random.Random) -> None:
-    dice.choice(own_files(template)).unlink()
+def delete(template: Path, dice: Dice) -> None:
+    pick(template, dice).unlink()
 
 
-def change_lines(template: Path, dice: random.Random) -> None:
-    path = dice.choice([*own_files(template), template / "template/Makefile.jinja"])
+def change_lines(template: Path, dice: Dice) -> None:
+    path = dice.choice([pick(template, dice), template / "template/Makefile.jinja"])
     for _ in range(3):
         insert(path, "# of version 2", dice)
 
 
-def add_file(template: Path, dice: random.Random) -> None:
+def add_file(template: Path, dice: Dice) -> None:
     (template / "template/docs/added.md").write_text("# Added\n")
 
 
-def add_option(template: Path, dice: random.Random) -> None:
+def add_option(template: Path, dice: Dice) -> None:
     question = "nickname:\n  type: str\n  help: Nickname?\n  default: bird\n\n# ---- Computed"
     if "nickname" not in (template / "copier.yml").read_text("utf-8"):
         edit(template / "copier.yml", lambda text: text.replace("# ---- Computed", question))
         edit(template / "template/Makefile.jinja", lambda text: text + "# {{ nickname }}\n")
 
 
-def change_pin(template: Path, dice: random.Random) -> None:
+def change_pin(template: Path, dice: Dice) -> None:
     pins = template / "hooks/versions.yml"
     new = f'scikit-learn: ">=1.{dice.randrange(6, 9)},<2"'
     pins.write_text(pins.read_text("utf-8").replace('scikit-learn: ">=1.5,<2"', new), "utf-8")
 
 
-def change_example(template: Path, dice: random.Random) -> None:
+def change_example(template: Path, dice: Dice) -> None:
     insert(template / "template/src/{{package_name}}/sources.py", "# of version 2", dice)
 
 
-TEMPLATE: list[Callable[[Path, random.Random], None]] = [
+TEMPLATE: list[Callable[[Path, Dice], None]] = [
     rename,
     rename_and_edit,
     move,
@@ -233,7 +253,7 @@ def play(
     capsys: pytest.CaptureFixture[str],
 ) -> tuple[dict[tuple[str, str], bool], int]:
     """One random life of a project: each edit, whether it is in a conflict; files in conflict."""
-    dice = random.Random(seed)
+    dice = Dice(seed)
     home = tmp_path / "template"
     git(tmp_path, "clone", "--quiet", str(template), str(home))
     answers = {key: dice.choice(values) for key, values in ANSWERS.items() if dice.random() < 0.5}
@@ -251,6 +271,7 @@ def play(
     commit(project)
     before = contents(project)
     kept = {path for path in before if before[path] == pristine.get(path)}
+    dice.edited, dice.package = {*before} - kept, package.name
 
     done: list[str] = []
     for change in dice.sample(TEMPLATE, dice.randrange(3, 7)):
@@ -318,7 +339,11 @@ def test_random_update(
 # Mistakes in the script, and what the first run that meets one says.
 RUNS = 60
 MISTAKES = {
-    "an edit gives way": ('"merge", "--quiet",', '"merge", "-Xtheirs", "--quiet",', "is lost"),
+    "all edits are dropped": (
+        "mine = workshop.commit(kept.strip(), root)",
+        "mine = root",
+        "is lost",
+    ),
     "an edited file is dropped": (
         '("add", "--force") if os.path.lexists(ours / path) else ("rm", "--quiet")',
         '("rm", "--quiet", "--force")',
@@ -334,7 +359,7 @@ MISTAKES = {
         "        return 0\n    if opt",
         "exit code 0",
     ),
-    "git is not told": ("if merged.unmerged:", "if False:", "git does not know"),
+    "git is not told": ("if merged.unmerged:", "if False:", "with 0 conflicts"),
     "the template's news are dropped": (
         "theirs = workshop.commit(workshop.keep(updated), root)",
         "theirs = root",
