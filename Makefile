@@ -6,10 +6,10 @@ DEMO := build/demo
 unexport VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
-.PHONY: help demo diff test test-full check clean
+.PHONY: help demo diff test test-full test-releases check release release-candidate clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile
 
 # An ordinary render; packages and caches of an earlier run stay, its tables do not.
 demo: $(READY) ## Render the defaults into build/demo/ and replay a year there
@@ -19,18 +19,28 @@ demo: $(READY) ## Render the defaults into build/demo/ and replay a year there
 	$(MAKE) --no-print-directory -C $(DEMO) UV="$(abspath $(UV))" lifecycle ARGS=--fresh
 
 # Files in the working tree that are not committed yet count too.
-diff: $(READY) ## What a change does to the rendered defaults, since BASE (origin/main)
+diff: $(READY) ## What a change does to the rendered defaults, since BASE (origin/main); DIFF=file
 	@rm -rf build/diff
 	$(RUN) copier copy --defaults --quiet --vcs-ref $(or $(BASE),origin/main) $(ARGS) . build/diff/before
 	$(RUN) copier copy --defaults --quiet --vcs-ref HEAD $(ARGS) . build/diff/after 2>/dev/null
 	@rm build/diff/*/.copier-answers.yml
-	@cd build/diff && git --no-pager diff --no-index --find-renames --stat --patch before after && echo "Nothing changes." || test $$? = 1
+	@cd build/diff && { git --no-pager diff --no-index --find-renames --stat --patch before after && echo "Nothing changes." || test $$? = 1; } $(if $(DIFF),> "$(abspath $(DIFF))")
 
 test: $(READY) ## The tests CI runs
 	$(RUN) pytest $(ARGS)
 
 test-full: $(READY) ## Those and the slow ones
 	$(RUN) pytest -m "" $(ARGS)
+
+test-releases: $(READY) ## Update projects of every release to the working tree
+	$(RUN) pytest tests/test_releases.py
+
+release: ## Tag and record a release: make release VERSION=0.2.0
+	@python3 scripts/release.py "$(VERSION)"
+
+release-candidate: ## Choose the commit of a release that is not tagged: VERSION=0.1.0 COMMIT=HEAD
+	@test -n "$(COMMIT)" || { echo 'Which commit? Fix: COMMIT=HEAD' >&2; exit 2; }
+	@python3 scripts/release.py "$(VERSION)" --candidate "$(COMMIT)"
 
 check: $(READY) ## Lint and format of this repository's own code
 	$(RUN) ruff check .

@@ -30,6 +30,7 @@ QUIET_TASKS = {
     "UsePythonVersion@0": {"versionSpec"},
     "Cache@2": {"key", "restoreKeys", "path"},
     "PublishTestResults@2": {"testResultsFiles"},
+    "PublishCodeCoverageResults@2": {"summaryFileLocation"},
 }
 
 
@@ -371,6 +372,7 @@ def _github_job(
         "GITHUB_ACTIONS": "true",
         "GITHUB_REPOSITORY": github["repository"],
         "GITHUB_REF": event.ref,
+        "GITHUB_TRIGGERING_ACTOR": event.author,
         "RUNNER_TEMP": str(work.parent),
     }
     if job["permissions"].get("id-token") == "write" and not event.fork:
@@ -480,6 +482,7 @@ def run_azure(path: Path, event: Event, machine: Machine) -> Run:
         "Agent.OS": "Linux",
         "Build.Reason": reasons.get(event.kind, "Manual"),
         "Build.SourceBranch": event.ref,
+        "Build.RequestedForEmail": event.author,
         **pipeline.get("variables", {}),
     }
     if event.kind == "pull_request":
@@ -512,7 +515,7 @@ def _names(value: Any) -> list[str]:
 
 
 def _expand(node: Any, parameters: Mapping[str, str]) -> Any:
-    """Replace `${{ parameters.x }}`, the only template expression that is known."""
+    """Replace `${{ parameters.x }}` and `${{ replace(parameters.x, 'a', 'b') }}`; refuse others."""
     if isinstance(node, dict):
         return {key: _expand(value, parameters) for key, value in node.items()}
     if isinstance(node, list):
@@ -520,6 +523,11 @@ def _expand(node: Any, parameters: Mapping[str, str]) -> Any:
     if not isinstance(node, str):
         return node
     filled = re.sub(r"\$\{\{ parameters\.(\w+) \}\}", lambda match: parameters[match[1]], node)
+    filled = re.sub(
+        r"\$\{\{ replace\(parameters\.(\w+), '([^']*)', '([^']*)'\) \}\}",
+        lambda match: parameters[match[1]].replace(match[2], match[3]),
+        filled,
+    )
     if "${{" in filled:
         raise UnsupportedError(f"template expression {node!r}")
     return filled

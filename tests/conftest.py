@@ -11,6 +11,7 @@ from typing import Any
 import copier
 import pytest
 import yaml
+from pathspec import GitIgnoreSpec
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -64,6 +65,13 @@ def render(template: Path, to: Path, **answers: Any) -> Path:
 def answers_of(project: Path) -> dict[str, Any]:
     """What the project's answers file says."""
     return yaml.safe_load((project / ".copier-answers.yml").read_text("utf-8"))
+
+
+def team_files() -> GitIgnoreSpec:
+    """The patterns of files that are the team's."""
+    config = yaml.safe_load((ROOT / "copier.yml").read_text("utf-8"))
+    patterns = [line.split("%}")[1].split("{%")[0] for line in config["_exclude"] if "{%" in line]
+    return GitIgnoreSpec.from_lines(patterns)
 
 
 def files_of(project: Path) -> list[Path]:

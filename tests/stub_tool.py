@@ -50,20 +50,24 @@ def databricks(arguments: list[str]) -> object:
                 assert json.loads(Path(rest[rest.index("--plan") + 1]).read_text())["plan"]
                 assert [*Path("dist").glob("*.whl")], "the wheel that the plan names"
             if verb == "summary":
-                return {"resources": {"schemas": {"mlops": SCHEMA}}}
+                return {
+                    "resources": {
+                        "schemas": {"mlops": SCHEMA},
+                        "registered_models": {"champion": {"name": "model"}},
+                    }
+                }
             return "done"
-        case ["registered-models", "list", "--catalog-name", "some", "--schema-name", "schema", *_]:
-            return [{"full_name": MODEL}]
-        case ["registered-models", "get", _, "--include-aliases", *_]:
-            return {"aliases": [{"alias_name": "champion", "version_num": 2}]}
-        case ["current-user", "me", *_]:
-            return {"userName": "ann@example.com"}
-        case ["model-versions", "list", _, *_]:
+        case ["registered-models", "get", name, "--include-aliases", "-o", "json"]:
+            assert name == MODEL
+            if (STUB / "without_champion").exists():
+                return {"full_name": MODEL}
+            at = {"champion": 2, "previous_champion": 1}
+            return {"aliases": [{"alias_name": k, "version_num": v} for k, v in at.items()]}
+        case ["model-versions", "list", name, "-o", "json"]:
+            assert name == MODEL
             return [{"version": 9}, {"version": 10}]
-        case ["api", "post", path, "--json", body]:
-            assert path == "/api/2.0/mlflow/unity-catalog/model-versions/set-tag"
-            assert json.loads(body).keys() == {"name", "version", "key", "value"}
-            return {}
+        case ["current-user", "me", "-o", "json"]:
+            return {"userName": "someone@example.com"}
     sys.exit(f"Error: unknown command {arguments}")
 
 
@@ -79,6 +83,10 @@ def main() -> int:
     with (STUB / "calls.jsonl").open("a") as file:
         file.write(json.dumps(call) + "\n")
     line = " ".join([name, *arguments])
+    if name == "uv" and "pytest" in arguments:  # failing tests leave their results too
+        Path("reports").mkdir(exist_ok=True)
+        Path("reports/junit.xml").write_text("<testsuites/>")
+        Path("reports/coverage.xml").write_text("<coverage/>")
     for what in ("fail", "cancel"):
         if (STUB / what).exists() and re.search((STUB / what).read_text(), line):
             if what == "cancel":
@@ -90,11 +98,9 @@ def main() -> int:
         print(answer if isinstance(answer, str) else json.dumps(answer))
     elif name == "uv" and arguments[0] == "sync":
         Path(".venv").mkdir(exist_ok=True)
-    elif name == "uv" and "pytest" in arguments:
-        Path("reports").mkdir(exist_ok=True)
-        Path("reports/junit.xml").write_text("<testsuites/>")
-    elif name == "uv" and arguments[:2] == ["tool", "run"]:
-        return subprocess.run([(STUB / "copier").read_text(), *arguments[3:]]).returncode
+    elif name == "uv" and "scripts/propose_update.py" in arguments:
+        command = arguments[arguments.index("python") + 1 :]
+        return subprocess.run([(STUB / "python").read_text(), *command]).returncode
     return 0
 
 

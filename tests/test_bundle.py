@@ -45,8 +45,17 @@ CASES: dict[str, dict[str, Any]] = {
         **PRINCIPALS,
     },
 }
-STAGES = ["ingest", "features", "train", "evaluate", "approve", "deploy", "score", "monitor"]
-STAGES += ["rollback"]
+STAGES = [
+    "ingest",
+    "features",
+    "train",
+    "evaluate",
+    "approve",
+    "deploy",
+    "decide",
+    "score",
+    "monitor",
+]
 CHOSEN = ["deliver", "score_stream"]  # stages that an answer brings
 
 

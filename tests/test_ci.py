@@ -46,6 +46,7 @@ def jobs_on(*target: str) -> list[str]:
 
 TARGET = " ".join(PR)
 DEPLOYED = [f"validate --strict {TARGET}", f"deploy {TARGET}"]
+READY = [*DEPLOYED, f"summary {TARGET} -o json", "after-deploy"]
 DESTROYED = [f"destroy {TARGET} --auto-approve"]
 PLANNED = ["validate --strict -t prod", "plan -t prod -o json"]
 RELEASED = [
@@ -163,7 +164,7 @@ def lab(made: Path, tmp_path: Path) -> Lab:
         )
         (programs / name).chmod(0o755)
     (programs / "python3").symlink_to(sys.executable)
-    (programs / "copier").write_text(str(Path(sys.executable).with_name("copier")))
+    (programs / "python").write_text(sys.executable)  # with Copier, as the real uv brings it
     return Lab(made, made.with_name("remote.git"), programs, tmp_path / "home")
 
 
@@ -172,7 +173,7 @@ def lab(made: Path, tmp_path: Path) -> Lab:
 def test_pull_request(lab: Lab, system: str) -> None:
     """Checked here, then in a deployment of its own, which goes."""
     called = lab.run(system, "pull-request", lab.pull_request())
-    assert called == [*DEPLOYED, *jobs_on(*PR), *DESTROYED], lab.outcome.output
+    assert called == [*READY, *jobs_on(*PR), *DESTROYED], lab.outcome.output
     assert lab.outcome.results == dict.fromkeys(("check", "workspace", "destroy"), "success")
     (summary,) = lab.outcome.summaries
     assert "[succeeded](https://workspace.example/monitoring)" in summary
@@ -279,7 +280,7 @@ def test_failing_job_destroys_the_deployment(lab: Lab, system: str, job: str) ->
     lab.wish("fail", f"^databricks bundle run {job}")
     called = lab.run(system, "pull-request", lab.pull_request())
     last = next(i for i, line in enumerate(jobs_on(*PR)) if line.startswith(f"run {job}"))
-    assert called == [*DEPLOYED, *jobs_on(*PR)[: last + 1], *DESTROYED]
+    assert called == [*READY, *jobs_on(*PR)[: last + 1], *DESTROYED]
     assert lab.outcome.results["workspace"] == "failure"
     assert lab.outcome.results["destroy"] == "success"
     assert f"- {job}: failed" in lab.outcome.summaries[0]
@@ -296,7 +297,7 @@ def test_failing_deployment_is_destroyed_too(lab: Lab, system: str) -> None:
 def test_cancelled_pull_request_is_destroyed(lab: Lab, system: str, moment: str) -> None:
     lab.wish("cancel", f"^databricks bundle {moment}")
     called = lab.run(system, "pull-request", lab.pull_request())
-    done = [*DEPLOYED, *jobs_on(*PR)]
+    done = [*READY, *jobs_on(*PR)]
     last = next(i for i, line in enumerate(done) if line.startswith(moment))
     assert called == [*done[: last + 1], *DESTROYED]
     assert lab.outcome.results["workspace"] == "cancelled"
@@ -335,23 +336,39 @@ def test_another_plan_than_the_approved_one_is_refused(lab: Lab, system: str) ->
 @SYSTEMS
 @pytest.mark.parametrize("action", ["approve", "reject", "rollback"])
 def test_decision_on_a_version(lab: Lab, system: str, action: str) -> None:
-    inputs = {"action": action, "target": "prod", "version": "3"}
-    lab.run(system, "model", lab.event("manual", inputs=inputs))
+    """One job does it there, the same code as here, so that `deployments` has its row."""
+    why = "a=b, $(System.AccessToken)"
+    inputs = {"action": action, "target": "prod", "version": "3", "comment": why}
+    called = lab.run(system, "model", lab.event("manual", inputs=inputs))
     assert lab.outcome.results == {"decide": "success"}, lab.outcome.output
-    calls = [call["arguments"] for call in lab.calls() if call["program"] == "databricks"]
-    tags = [json.loads(words[-1]) for words in calls if words[0] == "api"]
-    if action == "rollback":
-        assert [words[1:3] for words in calls if words[0] == "bundle"] == [["run", "rollback"]]
-        assert not tags
-    else:
-        answers = [tag["value"] for tag in tags if tag["key"] == "approval"]
-        assert answers == ["pending", {"approve": "approved", "reject": "rejected"}[action]]
-        told = {tag["key"]: tag["value"] for tag in tags}
-        assert told["approval_by"] and tags[-1]["key"] == "approval"
-        assert told["approval_at"] and told["approval_comment"] == "none"
-        deployed = [words for words in calls if words[:3] == ["bundle", "run", "deployment"]]
-        assert len(deployed) == (action == "approve")
+    version = "" if action == "rollback" else " --params=version=3"
+    said = why if system == "github" else why.replace("$(", "$ (")
+    assert called == [
+        f"run decision -t prod --params=action={action} --params=person=someone "
+        f'--params="comment={said}"{version}'
+    ]
+    assert "by someone" in lab.outcome.summaries[0]
     assert {call["client"] for call in lab.calls()} == {"client of prod"}
+
+
+@SYSTEMS
+def test_a_rejection_says_why(lab: Lab, system: str) -> None:
+    inputs = {"action": "reject", "target": "prod", "version": "3"}
+    assert lab.run(system, "model", lab.event("manual", inputs=inputs)) == []
+    assert "a rejection needs a reason" in lab.outcome.output
+
+
+@SYSTEMS
+def test_first_release_has_no_champion_to_score_with(lab: Lab, system: str) -> None:
+    """That is said; a registry that cannot be asked is a failure."""
+    (lab.programs / "without_champion").touch()
+    called = lab.run(system, "release", lab.release())
+    assert "run features -t prod" in called
+    assert "run scoring -t prod" not in called
+    assert "no version is champion yet" in lab.outcome.summaries[-1]
+    lab.wish("fail", "^databricks registered-models get")
+    lab.run(system, "release", lab.release())
+    assert lab.outcome.results["deploy"] == "failure"
 
 
 @SYSTEMS
@@ -439,6 +456,21 @@ def test_both_systems_do_the_same(lab: Lab, happening: str) -> None:
         seen.append((lab.outcome.results, lab.outcome.steps, called))
     assert seen[0] == seen[1]
     assert seen[0][1], "something ran"
+
+
+@SYSTEMS
+def test_results_and_coverage_are_published(lab: Lab, system: str) -> None:
+    """Also those of a run that failed."""
+    lab.wish("fail", "^uv run .* pytest")
+    for flow in ("pull-request", "staging", "release"):
+        text = (lab.project / FOLDERS[system] / f"{flow}.yml").read_text()
+        if system == "azure":
+            assert "testResultsFiles: reports/junit.xml" in text
+            assert "summaryFileLocation: reports/coverage.xml" in text
+    lab.run(system, "pull-request", lab.pull_request())
+    assert lab.outcome.results["check"] == "failure"
+    kept = {path.name for path in (lab.home / "run1/artifacts/reports").iterdir()}
+    assert kept == {"junit.xml", "coverage.xml"}
 
 
 # ---- Rules of the files -------------------------------------------------------------------------

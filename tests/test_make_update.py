@@ -14,11 +14,13 @@ from pathlib import Path
 import copier
 import pytest
 import yaml
-from conftest import ROOT, answers_of, commit, copy_template, files_of, git, render
+from conftest import ROOT, answers_of, commit, copy_template, files_of, git, render, team_files
+from test_project import LOCK, finish
 from test_update import HOSTILE, contents, edit
 
 PACKAGE = "src/flight_delays"
 TEAM_LINE = "# the team's line\n"
+PRINCIPAL = "00000000-1111-2222-3333-444444444444"
 
 
 def script(
@@ -71,6 +73,7 @@ def versions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (tree / "docs/runbooks").mkdir()
     git(template, "mv", str(tree / "docs/retrain.md.jinja"), str(tree / "docs/runbooks"))
     (tree / "docs/roll-back.md.jinja").unlink()
+    (tree / "notebooks/explore.py.jinja").unlink()
     edit(mlops / "schedules.py", lambda text: text + "# of version 2\n")
     edit(tree / "Makefile.jinja", lambda text: text + "# of version 2: {{ nickname }}\n")
     (tree / "docs/added.md").write_text("# Added\n")
@@ -191,7 +194,8 @@ def test_result_is_a_fresh_render(
     fresh = contents(render(versions, tmp_path / "fresh", **answers))
     late = f"src/{answers_of(project)['package_name']}/problem.py"
     result = contents(project)
-    assert {path for path in {*fresh, *result} if fresh.get(path) != result.get(path)} == {late}
+    differ = {path for path in {*fresh, *result} if fresh.get(path) != result.get(path)}
+    assert differ == {late, "notebooks/explore.py"}, "the team's: not changed, not removed"
     commit(project)
     assert "Up to date: v0.2.0" in updated(project)
     is_untouched(project)
@@ -244,6 +248,29 @@ def test_status_lists_edits_of_template_files(old: Callable[..., Path]) -> None:
     assert git(project, "status", "--porcelain").count("\n") == 3, "status staged something"
 
 
+@pytest.mark.full  # installs the project: minutes where packages are not cached yet
+def test_make_update_ends_in_a_real_check(old: Callable[..., Path]) -> None:
+    """As a person types it, with Copier brought by uv, and the check of the project."""
+    project = old()
+    if LOCK.exists():
+        shutil.copy(LOCK, project / "uv.lock")
+    finish("make", "setup", cwd=project, CI="")
+    edit(project / f"{PACKAGE}/mlops/cron.py", lambda text: text + TEAM_LINE)
+    commit(project)
+    assert "Newest    v0.2.0" in finish("make", "template-status", cwd=project)
+    # Version 2 renames a module that others import, and does not tell them: the check finds it.
+    failed = subprocess.run(["make", "update"], cwd=project, text=True, capture_output=True)
+    assert failed.returncode, failed.stdout
+    assert "make check fails" in failed.stderr
+    assert TEAM_LINE in (project / f"{PACKAGE}/mlops/schedules.py").read_text()
+    assert "Taken back." in finish("make", "update", "ARGS=--undo", cwd=project)
+    is_untouched(project)
+    assert "Would change Makefile" in finish("make", "update", "ARGS=--dry-run", cwd=project)
+    data = "ARGS=--vcs-ref v0.1.0 --data schema=other"
+    assert "make check passes" in finish("make", "update", data, cwd=project)
+    assert 'default: "other"' in (project / "databricks.yml").read_text()
+
+
 # ---- Answers change ----------------------------------------------------------------------------
 
 
@@ -255,6 +282,12 @@ def test_status_lists_edits_of_template_files(old: Callable[..., Path]) -> None:
         ("ci=azure", "ci=github", ".azure/pull-request.yml"),
         ("ci=none", "ci=github", None),
         ("task=regression", "task=classification", None),
+        ("extra_dev_workspaces={berlin: https://adb-4.4.azuredatabricks.net}", "", None),
+        ("compute=job_clusters", "compute=serverless", None),
+        ("features_refresh=table_update", "features_refresh=schedule", None),
+        ("release_by=branch", "release_by=tag", None),
+        (f"prod_principal={PRINCIPAL}", "prod_principal=", None),
+        ("prod_host=https://adb-5.5.azuredatabricks.net", "", None),
     ],
 )
 def test_answers_change_there_and_back(
@@ -266,15 +299,17 @@ def test_answers_change_there_and_back(
     commit(project)
     before = contents(project)
     updated(project, "--data", there)
-    name, value = there.split("=")
-    fresh = contents(render(versions, tmp_path / "fresh", **{name: value}))
+    name, value = there.split("=", 1)
+    default = answers_of(render(versions, tmp_path / "default"))[name]
+    back = back or f"{name}={default}"
+    fresh = contents(render(versions, tmp_path / "fresh", **{name: yaml.safe_load(value)}))
     after = contents(project)
+    assert after != before
+    yours = team_files()
     for path in {*fresh, *after}:
-        if path.startswith((".github/", ".azure/", "docs/", f"{PACKAGE}/mlops/")):
-            assert path == ".github/own.yml" or after.get(path) == fresh.get(path), path
+        mine = yours.match_file(path) or path == ".github/own.yml"
+        assert after.get(path) == (before if mine else fresh).get(path), path
     assert appears is None or appears in after
-    assert after[".github/own.yml"] == before[".github/own.yml"]
-    assert after[f"{PACKAGE}/model.py"] == before[f"{PACKAGE}/model.py"]
     commit(project)
     updated(project, "--data", back)
     assert contents(project) == before
@@ -456,9 +491,11 @@ def test_windows_line_endings(old: Callable[..., Path], committed: bool) -> None
 
 
 @pytest.mark.full
-def test_unreachable_template(old: Callable[..., Path], versions: Path) -> None:
+@pytest.mark.parametrize("home", ["/nowhere/at-all", "https://127.0.0.1:9/template.git"])
+def test_unreachable_template(old: Callable[..., Path], versions: Path, home: str) -> None:
+    """Gone, or this machine is offline."""
     project = old()
-    text = (project / ".copier-answers.yml").read_text().replace(str(versions), "/nowhere/at-all")
+    text = (project / ".copier-answers.yml").read_text().replace(str(versions), home)
     (project / ".copier-answers.yml").write_text(text)
     commit(project)
     said = refused(project, "cannot be reached")

@@ -242,7 +242,15 @@ def test_only_the_chosen_sinks_are_there(project: Path) -> None:
     assert ("score_stream" in names) == (answers["scoring"] == "stream")
 
 
-def test_ci_files_pass_their_linters(project: Path) -> None:
+# The vendor's schema names this task and has forgotten its inputs, so it refuses each use of it.
+COVERAGE = re.compile(
+    r"^ +- task: PublishCodeCoverageResults@2\n +displayName: .*\n +condition: .*\n +inputs:\n"
+    r" +summaryFileLocation: reports/coverage.xml\n",
+    re.MULTILINE,
+)
+
+
+def test_ci_files_pass_their_linters(project: Path, tmp_path: Path) -> None:
     workflows = sorted(str(path) for path in project.glob(".github/workflows/*"))
     if workflows:
         run("zizmor", "--offline", "--no-progress", "--persona=pedantic", ".github", cwd=project)
@@ -254,7 +262,9 @@ def test_ci_files_pass_their_linters(project: Path) -> None:
         run("check-jsonschema", *renovate, cwd=project)
     for path in project.glob(".azure/*"):
         schema = ("--builtin-schema", "vendor.azure-pipelines")
-        run("check-jsonschema", *schema, "--regex-variant", "nonunicode", str(path), cwd=project)
+        copy = tmp_path / path.name
+        copy.write_text(COVERAGE.sub("", path.read_text("utf-8")), "utf-8")
+        run("check-jsonschema", *schema, "--regex-variant", "nonunicode", str(copy), cwd=project)
 
 
 def test_file_names_are_safe_on_windows(project: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import re
 import shutil
 import subprocess
 import zipfile
@@ -181,9 +182,15 @@ def test_in_ci_a_plan_without_its_digest_is_refused(lab: Lab) -> None:
 # ---- make propose-update ------------------------------------------------------------------------
 @pytest.fixture(scope="module")
 def versions(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The template with a second version, which changes the Makefile's first line."""
+    """The template with a second version: another first line, a page moved, a page gone."""
     template = copy_template(tmp_path_factory.mktemp("versions") / "template")
+    docs = template / "template/docs"
     edit(template / "template/Makefile.jinja", lambda text: "# Version 2.\n" + text)
+    (docs / "runbooks").mkdir()
+    git(template, "mv", str(docs / "retrain.md.jinja"), str(docs / "runbooks"))
+    (docs / "roll-back.md.jinja").unlink()
+    notes = "# Changelog\n\n## 0.2.0\n\n- Runbooks have a folder.\n" + "- More.\n" * 1000
+    (template / "CHANGELOG.md").write_text(notes)
     commit(template)
     git(template, "tag", "v0.2.0")
     return template
@@ -236,30 +243,68 @@ def test_newer_template_becomes_a_pull_request(old: Lab, system: str) -> None:
 
 @SYSTEMS
 def test_conflicts_are_listed_and_fail_until_resolved(old: Lab, system: str) -> None:
-    edit(old.project / "Makefile", lambda text: "# Ours.\n" + text)
-    commit(old.project)
+    """And an edit follows a page that the template moved: it is the merge of `make update`."""
+    team_edits(old.project)
     git(old.project, "push", "--quiet", "origin", "HEAD:main")
-    for _ in range(2):  # the second run finds the branch
+    wanted = ["Makefile, docs/roll-back.md", "template-conflicts.md, Makefile"]
+    for listed in wanted:  # the second run finds the branch
         old.run(system, "template-update", old.event("schedule"))
         assert old.outcome.results == {"update": "failure"}
-        assert "unresolved conflicts: Makefile" in old.outcome.output
+        assert f"unresolved conflicts: {listed}" in old.outcome.output
+        if listed == wanted[0]:
+            (words,) = opened(old)
+            text = "\n".join(words[words.index("--description") + 1 :] if system == "azure" else [])
+            assert system == "github" or "- `Makefile`: both changed the same lines" in text
+            assert len(text) < 4000, "what Azure DevOps takes"
+    assert "Ours." in git(old.remote, "show", f"{BRANCH}:docs/runbooks/retrain.md")
+    assert "Ours." in git(old.remote, "show", f"{BRANCH}:docs/roll-back.md")
     git(old.project, "fetch", "--quiet", "origin", BRANCH)
     git(old.project, "switch", "--quiet", "--detach", "FETCH_HEAD")
-    edit(old.project / "Makefile", lambda text: "# Ours and version 2.\n")
-    commit(old.project)
-    git(old.project, "push", "--quiet", "origin", f"HEAD:{BRANCH}")
-    old.run(system, "template-update", old.event("schedule", commit=old.head("main")))
-    assert old.outcome.results == {"update": "success"}, old.outcome.output
+    ours = git(old.project, "show", "main:Makefile")
+    (old.project / "Makefile").write_text(ours)  # one is resolved, the other is not
+    check = start(old.project, "make", "-o", ".venv/.ready", "check")
+    assert check.returncode
+    assert "- `docs/roll-back.md`: the template removed it, you changed it" in check.stdout
+    for more in ("template-conflicts.md", ""):
+        if not more:
+            (old.project / "template-conflicts.md").unlink()
+        commit(old.project)
+        git(old.project, "push", "--quiet", "origin", f"HEAD:{BRANCH}")
+        old.run(system, "template-update", old.event("schedule", commit=old.head("main")))
+        assert old.outcome.results == {"update": "failure" if more else "success"}
+        assert not more or f"unresolved conflicts: {more}\n" in old.outcome.output
+
+
+def team_edits(project: Path) -> None:
+    """Edit what the template edits, moves and removes."""
+    edit(project / "Makefile", lambda text: "# Ours.\n" + text)
+    for name in ("retrain.md", "roll-back.md"):
+        edit(project / "docs" / name, lambda text: "Ours.\n" + text)
+    commit(project)
 
 
 def test_text_of_the_pull_request_lists_conflicts(old: Lab) -> None:
-    edit(old.project / "Makefile", lambda text: "# Ours.\n" + text)
-    commit(old.project)
+    team_edits(old.project)
     done = start(old.project, "make", "propose-update", PATH=f"{old.programs}:/usr/bin:/bin")
     assert done.returncode
     text = (old.project / "reports/template-update.md").read_text()
-    assert "- `Makefile`" in text
+    assert "- `Makefile`: both changed the same lines" in text
+    assert "- `docs/roll-back.md`: the template removed it, you changed it" in text
     assert "v0.1.0 to v0.2.0" in text
+    assert "Runbooks have a folder." in text
+    assert git(old.project, "status", "--porcelain") == ""
+    assert git(old.project, "branch", "--show-current").strip() == "template/v0.2.0"
+
+
+def test_unreachable_template_fails_the_run(old: Lab, tmp_path: Path) -> None:
+    """Not "nothing newer"."""
+    answers = old.project / ".copier-answers.yml"
+    edit(answers, lambda text: re.sub("_src_path: .*", "_src_path: /nowhere/at-all", text))
+    commit(old.project)
+    git(old.project, "push", "--quiet", "origin", "HEAD:main")
+    old.run("github", "template-update", old.event("schedule"))
+    assert old.outcome.results == {"update": "failure"}
+    assert "cannot be reached" in old.outcome.output
 
 
 def test_nothing_newer_changes_nothing(lab: Lab) -> None:

@@ -23,7 +23,7 @@ def edit(path: Path, change: Callable[[str], str]) -> None:
 
 @pytest.fixture(scope="module")
 def versions(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The template with a second version, which changes files of both owners and some pins."""
+    """The template with a second version: it changes files of both owners, stops one of a team."""
     template = copy_template(tmp_path_factory.mktemp("versions"))
     package = template / "template/src/{{package_name}}"
     for path in [template / "template/Makefile.jinja", package / "mlops/__init__.py"]:
@@ -32,6 +32,7 @@ def versions(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path = package / name
         path = path if path.exists() else path.with_name(f"{path.name}.jinja")
         edit(path, lambda text: text + "# of version 2\n")
+    (template / "template/notebooks/explore.py.jinja").unlink()
     (package / "features/added.py").write_text('"""An example of version 2."""\n')
     pins = template / "hooks/versions.yml"
     edit(pins, lambda text: text.replace('scikit-learn: ">=1.5,<2"', 'scikit-learn: ">=1.6,<2"'))
@@ -88,6 +89,7 @@ def test_team_edits_survive(versions: Path, tmp_path: Path) -> None:
         assert after[path] == before[path], path
     assert "src/flight_delays/features/weather.py" not in after, "what the team deleted came back"
     assert "src/flight_delays/features/added.py" not in after, "an example came late"
+    assert after["notebooks/explore.py"] == before["notebooks/explore.py"], "no longer shipped"
     assert b"# of version 2" in after["Makefile"]
     assert b"# of version 2" in after["src/flight_delays/mlops/__init__.py"]
     assert answers_of(project)["_commit"] == "v0.2.0"
@@ -119,4 +121,4 @@ def test_update_equals_a_fresh_render(versions: Path, tmp_path: Path) -> None:
     updated = contents(project)
     assert answers_of(project)["project_name"] == HOSTILE
     assert {path for path in fresh if fresh[path] != updated.get(path)} == {*late}
-    assert updated.keys() - fresh.keys() == set()
+    assert updated.keys() - fresh.keys() == {"notebooks/explore.py"}

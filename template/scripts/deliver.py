@@ -18,7 +18,6 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ CLI = os.environ.get("DATABRICKS", "databricks")
 PLAN = "plan.json"
 DIST = Path("dist")
 LIFE = ("features", "training", "deployment", "scoring", "monitoring")
+SUMMARY = Path("reports/summary.json")
 CHAMPION = "champion"
 RUN_URL = re.compile(r"Run URL: (\S+)")
 
@@ -61,7 +61,7 @@ class Target:
     @cached_property
     def resources(self) -> dict[str, Any]:
         """What the bundle holds there, by kind and key."""
-        return dict(self.query("summary")["resources"])
+        return dict(self.query("summary").get("resources", {}))
 
     def models(self) -> list[str]:
         """The models of the bundle by the names of their jobs; the first one's is empty."""
@@ -70,26 +70,28 @@ class Target:
         return ["", *further]
 
     def model(self, name: str = "") -> str:
-        """Full name of the registered model in the schema of the bundle."""
-        schema = self.resources["schemas"]["mlops"]
-        place = ["--catalog-name", schema["catalog_name"], "--schema-name", schema["name"]]
-        found = ask("registered-models", "list", *place)
+        """Full name of a registered model that the bundle has made; the first one by default."""
         declared = self.resources.get("registered_models", {})
         if name and name not in declared:
             raise DeliveryError(f"MODEL={name!r} is no model of the bundle. Fix: {[*declared]}")
-        wanted = declared.get(name or "champion", {}).get("name")
-        names = [str(model["full_name"]) for model in found]
-        names = [full for full in names if wanted in (None, full.rpartition(".")[2])]
-        if len(names) != 1:
-            where = f"{schema['catalog_name']}.{schema['name']}"
-            raise DeliveryError(f"{where} has {len(names)} models, not 1. Fix: run training first.")
-        return str(names[0])
+        try:
+            schema = self.resources["schemas"]["mlops"]
+            model = declared[name or CHAMPION]["name"]
+        except KeyError as missing:
+            raise DeliveryError(f"the summary has no {missing}. Fix: deploy first.") from None
+        return f"{schema['catalog_name']}.{schema['name']}.{model}"
 
     def run(self, job: str, **parameters: str) -> str:
         """Run a job to its end; the address of its run."""
-        given = [f"--params={name}={value}" for name, value in parameters.items() if value]
+        given = [f"--params={_pair(name, value)}" for name, value in parameters.items() if value]
         found = RUN_URL.search(self.bundle(f"run {job}", *given))
         return found[1] if found else ""
+
+
+def _pair(name: str, value: str) -> str:
+    """A parameter as the CLI reads it: with a second equals sign it takes the text for CSV."""
+    pair = f"{name}={value}"
+    return '"' + pair.replace('"', '""') + '"' if "=" in value else pair
 
 
 def call(*arguments: str, quiet: bool = False) -> str:
@@ -243,10 +245,10 @@ def job_of(model: str, kind: str) -> str:
 
 
 def champion(model: str) -> str | None:
-    """The version that scores, if there is one."""
-    found = ask("registered-models", "get", model, "--include-aliases").get("aliases", [])
-    versions = [alias["version_num"] for alias in found if alias["alias_name"] == CHAMPION]
-    return str(versions[0]) if versions else None
+    """The version that scores, by the model's aliases, if there is one."""
+    found = ask("registered-models", "get", model, "--include-aliases")
+    aliases = {alias["alias_name"]: alias["version_num"] for alias in found.get("aliases", [])}
+    return str(aliases[CHAMPION]) if CHAMPION in aliases else None
 
 
 def smoke(target: Target) -> None:
@@ -255,10 +257,7 @@ def smoke(target: Target) -> None:
     for name in target.models():
         features, scoring = job_of(name, "features"), job_of(name, "scoring")
         lines.append(f"- {features}: [succeeded]({target.run(features)})")
-        try:
-            version = champion(target.model(name))
-        except DeliveryError:
-            version = None
+        version = champion(target.model(name))
         if version is None:
             lines.append(f"- {scoring}: not run, no version is champion yet")
         else:
@@ -266,50 +265,45 @@ def smoke(target: Target) -> None:
     report(f"Smoke run on {target.name}", lines)
 
 
+def person() -> str:
+    """Who decides: whoever started the run of CI, or has signed in here."""
+    for name in ("GITHUB_TRIGGERING_ACTOR", "BUILD_REQUESTEDFOREMAIL"):
+        if os.environ.get(name):
+            return os.environ[name]
+    return str(ask("current-user", "me")["userName"])
+
+
 def decide(target: Target, action: str, version: str, comment: str, name: str = "") -> None:
-    """Approve or reject a version, or bring the previous champion back."""
+    """Approve or reject a version, or bring the previous champion back: a job does it there.
+
+    It is the code of the command on a laptop, so checks, tags and the row in `deployments` are the
+    same. An approved version still needs a passing result of every check.
+    """
     if action != "rollback" and not re.fullmatch(r"[1-9][0-9]*", version):
         raise DeliveryError(f"VERSION={version!r} is no version. Fix: VERSION=3")
-    if action == "rollback":  # alias, endpoint if there is one, and record are the job's
-        address = target.run(job_of(name, "rollback"))
-        report(f"Rolled back on {target.name}", [f"[Rollback]({address})"])
-        return
-    model = target.model(name)
-    answer = "approved" if action == "approve" else "rejected"
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    # The answer comes last, and an earlier one is taken away first: cut short, nobody has signed.
-    _tag(model, version, "approval", "pending")
-    _tag(model, version, "approval_by", _person())
-    _tag(model, version, "approval_comment", comment or "none")
-    _tag(model, version, "approval_at", now)
-    _tag(model, version, "approval", answer)
-    lines = [f"`{model}` version {version}: {action}"]
-    if action == "approve":  # the job still refuses a version whose checks have not all passed
-        run = target.run(job_of(name, "deployment"), **_which(model, version))
-        lines.append(f"[Deployment]({run})")
-    report(f"Decision on {target.name}", lines)
+    if action == "reject" and not comment:
+        raise DeliveryError("a rejection needs a reason. Fix: COMMENT='too old a source'")
+    if name:
+        target.model(name)  # says which models there are
+    given = {"action": action, "person": person(), "comment": comment}
+    if action != "rollback":
+        given["version"] = version
+    url = target.run(job_of(name, "decision"), **given)
+    what = "the champion" if action == "rollback" else f"version {version}"
+    report(f"Decision on {target.name}", [f"[{action} {what}]({url}), by {given['person']}"])
 
 
-def _person() -> str:
-    """Who decides: whoever started the run in CI, else who is signed in to the workspace."""
-    actor = os.environ.get("GITHUB_TRIGGERING_ACTOR") or os.environ.get("BUILD_REQUESTEDFOREMAIL")
-    return actor or str(ask("current-user", "me")["userName"])
-
-
-def _which(model: str, version: str) -> dict[str, str]:
-    return {"model_name": model, "model_version": version}
-
-
-def _tag(model: str, version: str, key: str, value: str) -> None:
-    body = {"name": model, "version": version, "key": key, "value": value}
-    path = "/api/2.0/mlflow/unity-catalog/model-versions/set-tag"
-    call("api", "post", path, "--json", json.dumps(body))
+def keep_summary(target: Target) -> None:
+    """Write what the bundle has deployed to a file, for `after-deploy`."""
+    SUMMARY.parent.mkdir(exist_ok=True)
+    SUMMARY.write_text(json.dumps(target.query("summary"), indent=2), encoding="utf-8")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; a known error is a message and exit code 1."""
     parser = argparse.ArgumentParser(description=__doc__)
-    commands = ["plan", "deploy", "destroy", "jobs", "smoke", "approve", "reject", "rollback"]
+    commands = ["plan", "deploy", "summary", "destroy", "jobs", "smoke"]
+    commands += ["approve", "reject", "rollback"]
     parser.add_argument("command", choices=commands)
     parser.add_argument("--target", default="dev")
     parser.add_argument("--pr", default="", help="number of the pull request, with --target pr")
@@ -327,6 +321,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 plan(target, Path(options.plan or "plan"))
             case "deploy":
                 deploy(target, Path(options.plan) if options.plan else None, options.digest)
+            case "summary":
+                keep_summary(target)
             case "destroy":
                 destroy(target)
             case "jobs":

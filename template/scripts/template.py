@@ -524,6 +524,54 @@ def warn_of_hand_made_answers(workshop: Workshop, base: Path) -> None:
         )
 
 
+@dataclass
+class Prepared:
+    """An update that is ready to be written: both versions, release notes, what is asked anew."""
+
+    old: str
+    new: str
+    notes: str
+    asked: dict[str, Any]
+    merged: Merge
+
+
+def prepare(
+    workshop: Workshop,
+    answers: dict[str, Any],
+    data: list[str] | None = None,
+    home: str | None = None,
+    ref: str | None = None,
+) -> Prepared:
+    """Work an update out, without a change to the project.
+
+    `data` are answers to change (NAME=VALUE), `home` is the template's new address, `ref` another
+    version than the newest release.
+    """
+    home = home or answers["_src_path"]
+    template = fetch_template(home, workshop.folder / "template")
+    base = workshop.base(template, answers)
+    warn_of_hand_made_answers(workshop, base)
+    wanted = ref or newest(template)
+    if not ref and contains(template, answers["_commit"], wanted):
+        wanted = answers["_commit"]
+    if not has_commit(template, wanted):
+        raise TemplateError(f"The template has no version {wanted}.")
+    updated = workshop.updated(base, wanted, data or [])
+    after = read_answers(updated)
+    old, new = answers["_commit"], after["_commit"]
+    write_home(updated, home)
+    steps = migrations(template, old, new, workshop.folder) if old != new else []
+    for step in steps:
+        print(f"Migration: {step.stem}")
+    return Prepared(
+        old,
+        new,
+        release_notes(template, old, new) if old != new else "",
+        {key: after[key] for key in sorted(after.keys() - answers.keys())},
+        merge(workshop, base, updated, f"template-{new}", steps),
+    )
+
+
 def update(project: Path, options: argparse.Namespace) -> int:
     """Bring the template's changes; the exit code."""
     refuse_unready(project)
@@ -541,36 +589,20 @@ def update(project: Path, options: argparse.Namespace) -> int:
         if name.startswith("_") or name not in answers:
             known = ", ".join(sorted(key for key in answers if key[0] != "_"))
             print(f"Note: {name} is no answer of this version (it knows {known}).")
-    home = options.source or answers["_src_path"]
     with tempfile.TemporaryDirectory(prefix="template-update-") as name:
         workshop = Workshop(project, Path(name).resolve())
-        template = fetch_template(home, workshop.folder / "template")
-        base = workshop.base(template, answers)
-        warn_of_hand_made_answers(workshop, base)
-        ref = options.vcs_ref or newest(template)
-        if not options.vcs_ref and contains(template, answers["_commit"], ref):
-            ref = answers["_commit"]
-        if not has_commit(template, ref):
-            raise TemplateError(f"The template has no version {ref}.")
-        updated = workshop.updated(base, ref, options.data)
-        after = read_answers(updated)
-        old, new = answers["_commit"], after["_commit"]
-        if old != new:
-            notes = release_notes(template, old, new)
-            print(f"From {old} to {new}.\n\n{notes or 'It has no release notes.'}\n")
-        for key in sorted(after.keys() - answers.keys()):
-            print(f"New question: {key}, answered {after[key]!r}. Another: --data {key}=...")
-        write_home(updated, home)
-        steps = migrations(template, old, new, workshop.folder) if old != new else []
-        for step in steps:
-            print(f"Migration: {step.stem}")
-        merged = merge(workshop, base, updated, f"template-{new}", steps)
-        changed = changed_paths(project, "HEAD", merged.tree)
+        ready = prepare(workshop, answers, options.data, options.source, options.vcs_ref)
+        if ready.old != ready.new:
+            notes = ready.notes or "It has no release notes."
+            print(f"From {ready.old} to {ready.new}.\n\n{notes}\n")
+        for key, answer in ready.asked.items():
+            print(f"New question: {key}, answered {answer!r}. Another: --data {key}=...")
+        changed = changed_paths(project, "HEAD", ready.merged.tree)
         if not changed:
-            print(f"Up to date: {new}.")
+            print(f"Up to date: {ready.new}.")
             return 0
-        write(project, merged, changed, options)
-    return end(project, list(merged.conflicts()), options, "Update from the template")
+        write(project, ready.merged, changed, options)
+    return end(project, list(ready.merged.conflicts()), options, "Update from the template")
 
 
 def write_home(render: Path, home: str) -> None:

@@ -347,9 +347,10 @@ def _decide(platform: LocalPlatform, registry: Registry, version: str) -> int:
 
 
 def _rollback(options: argparse.Namespace) -> int:
+    from .decisions import roll_back
+
     platform, registry = _registry()
-    Runner(_bundle(), platform, on_task=_say).run("rollback", {})
-    print(f"champion of {registry.model}: version {registry.at('champion')}")
+    print(f"champion of {registry.model}: version {roll_back(platform, registry)}")
     return 0
 
 
