@@ -25,7 +25,7 @@ def look_up(platform: Platform, as_of: datetime) -> None:
     """Bring the observations up to `as_of`; after a change of the features, all of them."""
     known, since = platform.span(OBSERVATIONS, "predict_at"), BEGINNING
     if known and set(PROBLEM.feature_names) <= set(platform.read(OBSERVATIONS).columns):
-        since = known[1] - _lateness(PROBLEM.observation_sources)
+        since = known[1] - lateness(PROBLEM.observation_sources)
     if since >= as_of:
         return
     rows = assemble(platform, since, as_of)
@@ -40,7 +40,7 @@ def refresh(platform: Platform, table: FeatureTable, as_of: datetime) -> None:
     done = platform.span(table.name, "available_at")
     if done:
         # What a source may still deliver late can change rows that are already there.
-        since = done[1] - _lateness(table.sources)
+        since = done[1] - lateness(table.sources)
     else:
         since = _first_known(platform, table) - timedelta(seconds=1)
     if since >= as_of or not (table.lookback or _has_new_rows(platform, table, since)):
@@ -59,7 +59,7 @@ def refresh(platform: Platform, table: FeatureTable, as_of: datetime) -> None:
     platform.merge(table.name, rows, keys)
 
 
-def _lateness(names: tuple[str, ...]) -> timedelta:
+def lateness(names: tuple[str, ...]) -> timedelta:
     """How late a row of these sources may turn up."""
     return max(source.lateness for source in SOURCES if source.name in names)
 
