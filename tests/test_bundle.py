@@ -27,6 +27,8 @@ CASES: dict[str, dict[str, Any]] = {
     "defaults": {},
     "clusters": {"compute": "job_clusters"},
     "table_update": {"features_refresh": "table_update", "source_tables": ["a.b.c", "d.e-f.g_h"]},
+    "online": {"online_serving": True},
+    "online_clusters": {"online_serving": True, "compute": "job_clusters"},
     "two_dev": {"extra_dev_workspaces": {"berlin": BERLIN, "b2": BERLIN}},
     "principals": {**PRINCIPALS, "task": "regression"},
     "all": {
@@ -40,7 +42,6 @@ CASES: dict[str, dict[str, Any]] = {
         **PRINCIPALS,
     },
 }
-STAGES = ["ingest", "features", "train", "evaluate", "approve", "deploy", "score", "monitor"]
 
 
 class Project:
@@ -61,8 +62,7 @@ class Project:
         """What an installed wheel would tell, read off the stages."""
         assert package == self.package
         found = {}
-        for stage in STAGES:
-            path = self.root / "src" / self.package / "mlops/stages" / f"{stage}.py"
+        for path in (self.root / "src" / self.package / "mlops/stages").glob("[a-z]*.py"):
             run = next(
                 node
                 for node in ast.parse(path.read_text("utf-8")).body
@@ -71,7 +71,7 @@ class Project:
             needed = (default is None for default in run.args.kw_defaults)
             own = dict(zip((a.arg for a in run.args.kwonlyargs), needed, strict=True))
             stage_object = SimpleNamespace(parameters={"catalog": True, "schema": True, **own})
-            found[stage] = SimpleNamespace(load=lambda stage_object=stage_object: stage_object)
+            found[path.stem] = SimpleNamespace(load=lambda stage_object=stage_object: stage_object)
         return found
 
 

@@ -36,6 +36,13 @@ CASES: dict[str, dict[str, Any]] = {
     "defaults": {},
     "minimal": {"project_name": "x"},
     **{f"ci_{ci}": {"ci": ci} for ci in ("github", "azure", "both", "none")},
+    "online_serving": {"online_serving": True},
+    "online_serving_regression": {
+        "online_serving": True,
+        "task": "regression",
+        "compute": "job_clusters",
+        "package_name": "a" * 30,
+    },
     "release_branch": {"release_by": "branch", "ci": "both"},
     **{f"task_{task}": {"task": task} for task in ("classification", "regression")},
     **{f"name_{key}": {"project_name": name} for key, name in HOSTILE_NAMES.items()},
@@ -195,6 +202,16 @@ def test_package_imports_without_spark(project: Path) -> None:
         "sys.exit('imports pyspark' if 'pyspark' in sys.modules else 0)"
     )
     run(Path(sys.executable).name, "-B", "-c", script, cwd=project)
+
+
+def test_serving_is_there_only_when_chosen(project: Path) -> None:
+    traces = re.compile(r"(?i)online[_ ]s|mlops.online|prometheus|schemathesis|psycopg|lakebase")
+    found = [path for path in files_of(project) if path.name != ".copier-answers.yml"]
+    found = [path for path in found if traces.search(f"{path} {text_of(project / path)}")]
+    if answers_of(project)["online_serving"]:
+        assert Path("docs/serve.md") in found
+    else:
+        assert not found
 
 
 def test_only_the_chosen_ci_is_there(project: Path) -> None:
