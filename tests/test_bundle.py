@@ -32,6 +32,8 @@ CASES: dict[str, dict[str, Any]] = {
         "scoring": "stream",
         "sinks": ["parquet", "csv", "postgresql", "kafka"],
     },
+    "online": {"online_serving": True},
+    "online_clusters": {"online_serving": True, "compute": "job_clusters"},
     "two_dev": {"extra_dev_workspaces": {"berlin": BERLIN, "b2": BERLIN}},
     "principals": {**PRINCIPALS, "task": "regression"},
     "all": {
@@ -56,7 +58,7 @@ STAGES = [
     "score",
     "monitor",
 ]
-CHOSEN = ["deliver", "score_stream"]  # stages that an answer brings
+CHOSEN = ["deliver", "score_stream", "publish", "roll_out"]  # stages that an answer brings
 
 
 class Project:
@@ -89,7 +91,7 @@ class Project:
             needed = (default is None for default in run.args.kw_defaults)
             own = dict(zip((a.arg for a in run.args.kwonlyargs), needed, strict=True))
             stage_object = SimpleNamespace(parameters={"catalog": True, "schema": True, **own})
-            found[stage] = SimpleNamespace(load=lambda stage_object=stage_object: stage_object)
+            found[path.stem] = SimpleNamespace(load=lambda stage_object=stage_object: stage_object)
         return found
 
 

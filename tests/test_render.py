@@ -214,6 +214,16 @@ def test_package_imports_without_spark(project: Path) -> None:
     run(Path(sys.executable).name, "-B", "-c", script, cwd=project)
 
 
+def test_serving_is_there_only_when_chosen(project: Path) -> None:
+    traces = re.compile(r"(?i)online[_ ]s|mlops.online|prometheus|schemathesis|psycopg|lakebase")
+    found = [path for path in files_of(project) if path.name != ".copier-answers.yml"]
+    found = [path for path in found if traces.search(f"{path} {text_of(project / path)}")]
+    if answers_of(project)["online_serving"]:
+        assert Path("docs/serve.md") in found
+    else:
+        assert not found
+
+
 def test_only_the_chosen_ci_is_there(project: Path) -> None:
     ci = answers_of(project)["ci"]
     folders = {path.parts[0] for path in files_of(project) if len(path.parts) > 1}

@@ -40,6 +40,16 @@ def home_dir() -> Path:
     return Path(os.environ.get("MLOPS_HOME", ".local")).resolve()
 
 
+def use_mlflow(home: Path) -> None:
+    """Point MLflow at the project's own store."""
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    import mlflow
+
+    logging.getLogger("mlflow").setLevel(logging.ERROR)  # it comments on each model
+    mlflow.set_tracking_uri(f"sqlite:///{home}/mlflow.db")
+    mlflow.set_registry_uri(f"sqlite:///{home}/mlflow.db")
+
+
 class LocalPlatform(Platform):
     """The platform on a laptop. Writers wait for each other, in this process and in others."""
 
@@ -58,24 +68,20 @@ class LocalPlatform(Platform):
         # Java starts while Python imports MLflow: each takes some seconds.
         with ThreadPoolExecutor(1) as pool:
             session = pool.submit(start_session, home / "warehouse")
-            os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-            import mlflow
-
-            logging.getLogger("mlflow").setLevel(logging.ERROR)  # it comments on each model
-            mlflow.set_tracking_uri(f"sqlite:///{home}/mlflow.db")
-            mlflow.set_registry_uri(f"sqlite:///{home}/mlflow.db")
+            use_mlflow(home)
             return cls(session.result(), schema, home)
 
     # -- tables: delta-rs keeps the log, which takes Spark a second a write; Spark computes --------
-    def _path(self, table: str) -> Path:
+    def path(self, table: str) -> Path:
+        """The folder of a table."""
         return self.home / "warehouse" / f"{self.schema}.db" / table
 
     def _table(self, table: str) -> DeltaTable:
-        return DeltaTable(self._path(table))
+        return DeltaTable(self.path(table))
 
     def exists(self, table: str) -> bool:
         """Look for the table's log."""
-        return DeltaTable.is_deltatable(str(self._path(table)))
+        return DeltaTable.is_deltatable(str(self.path(table)))
 
     def _open(self, table: str) -> DataFrame:
         from pyspark.sql.types import StructType
@@ -131,7 +137,7 @@ class LocalPlatform(Platform):
         schema = StructType.fromDDL(", ".join(column.ddl for column in columns))
         with self._lock("write"):
             DeltaTable.create(
-                self._path(table),
+                self.path(table),
                 Schema.from_json(schema.json()),
                 mode="ignore",
                 description=description,
@@ -209,7 +215,7 @@ class LocalPlatform(Platform):
         """Stream the table's folder."""
         self._require(table)
         reader = self.spark.readStream.format("delta").option("readChangeFeed", str(changes))
-        return reader.load(str(self._path(table)))
+        return reader.load(str(self.path(table)))
 
     def folder(self, name: str) -> Path:
         """Beside the tables."""
