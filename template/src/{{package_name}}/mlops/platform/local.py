@@ -208,7 +208,9 @@ class LocalPlatform(Platform):
 
     def keep(self, rows: DataFrame) -> DataFrame:
         """Compute them now; Spark's own cache would spend longer on compressing them."""
-        return self.spark.createDataFrame(rows.toArrow(), rows.schema)
+        collected = rows.toArrow()
+        # Spark need not run a job to find out that what comes of no rows is none.
+        return self.spark.createDataFrame(collected if len(collected) else [], rows.schema)
 
     # -- streams: Spark's own Delta source reads what delta-rs has written -------------------------
     def follow(self, table: str, changes: bool = False) -> DataFrame:
