@@ -59,13 +59,13 @@ def judge_features(table: FeatureTable, rows: DataFrame) -> DataFrame:
     """Return the computed rows with `reasons`, an array that is empty when the row is good.
 
     Raises:
-        ContractError: a feature is missing or has another type than declared.
+        ValueError: a feature is missing or has another type than declared.
     """
     found = dict(rows.dtypes)
     for column in table.features:
         if found.get(column.name) != column.type:
             what = found.get(column.name, "not there")
-            raise ContractError(
+            raise ValueError(
                 f"Feature table {table.name}: `compute` gives {column.name} as {what}, its "
                 f"declaration says {column.type}. Fix: change one of them in features/."
             )

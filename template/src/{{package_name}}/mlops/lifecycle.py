@@ -20,8 +20,7 @@ from .datasets import OBSERVATIONS
 from .jobs import Runner, TaskEvent
 from .platform.local import LocalPlatform
 from .registry import CHAMPION, SHADOW, Registry
-from .stages.train import code_digest
-from .team import PROBLEM, own
+from .team import PROBLEM, code_digest, own
 
 JOURNAL = own("lifecycle") + ".jsonl"
 

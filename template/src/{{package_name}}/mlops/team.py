@@ -7,6 +7,7 @@ jobs of a further model, else the one in MLOPS_PROBLEM, else the first.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 from importlib import import_module
@@ -56,3 +57,9 @@ def own(name: str) -> str:
 
 PROBLEM: Problem = module("problem").PROBLEM
 FOLDER = Path(str(module("problem").__file__)).parent
+
+
+def code_digest() -> str:
+    """Digest of the team's code that shapes a model: problem, features and model."""
+    files = [FOLDER / "problem.py", FOLDER / "model.py", *sorted(FOLDER.glob("features/*.py"))]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from datetime import datetime, timedelta
 from importlib.metadata import version
@@ -15,7 +14,7 @@ from ..metrics import score
 from ..platform import Platform
 from ..predictions import as_column
 from ..registry import CHALLENGER, Registry
-from ..team import FOLDER, PROBLEM, module
+from ..team import PROBLEM, code_digest, module
 from . import TaskValues, entry_point
 
 if TYPE_CHECKING:
@@ -156,12 +155,6 @@ def _tune(features: pd.DataFrame, label: pd.Series) -> dict[str, Any]:
     study.optimize(objective, n_trials=team_model.TRIALS)
     mlflow.log_metric(f"tuning_{PROBLEM.metric}", study.best_value)
     return dict(study.best_trial.user_attrs["parameters"])
-
-
-def code_digest() -> str:
-    """Digest of the team's code that shapes a model: problem, features and model."""
-    files = [FOLDER / "problem.py", FOLDER / "model.py", *sorted(FOLDER.glob("features/*.py"))]
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 
 def frozen_requirements() -> list[str]:
