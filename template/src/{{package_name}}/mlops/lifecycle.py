@@ -164,7 +164,7 @@ def replay(
     # With too little history to train on, the next month brings this one in as well.
     lived = [month for month in months(until) if month.end.date() - first >= window]
     with ThreadPoolExecutor(1) as pool:
-        runs = [(end, pool.submit(step, ahead, end, "features")) for end in _ends(lived)]
+        runs = [(end, pool.submit(step, ahead, end, "features")) for end in feature_runs(lived)]
         try:
             # Meanwhile, what also takes seconds: MLflow creates its database, Python imports.
             registry = Registry(platform)
@@ -177,7 +177,7 @@ def replay(
             pool.shutdown(cancel_futures=True)
 
 
-def _ends(lived: list[Month]) -> list[Month]:
+def feature_runs(lived: list[Month]) -> list[Month]:
     """The months at whose end features are computed: the first, each third after it, the last.
 
     A run costs some seconds whatever its span, and the rows are the same.
