@@ -46,7 +46,6 @@ REFUSED = [
     ("extra_dev_workspaces", "[berlin]", "a map of names"),
     ("extra_dev_workspaces", "{Berlin: https://adb-1.1.azuredatabricks.net}", "lower-case"),
     ("extra_dev_workspaces", "{berlin: adb-1.1.azuredatabricks.net}", "address of berlin"),
-    ("online_serving", "perhaps", "bool"),
     ("compute", "spark", "Invalid choice"),
     ("features_refresh", "sometimes", "Invalid choice"),
     ("scoring", "sometimes", "Invalid choice"),

@@ -117,7 +117,7 @@ class Lab:
                 line = " ".join(words[1:])
                 found.append(re.sub(r"--plan \S*/?plan/plan\.json", "--plan PLAN", line))
             elif "after-deploy" in words:
-                assert words[-2:] == ["--summary", "reports/summary.json"]
+                assert words[words.index("--summary") + 1] == "reports/summary.json"
                 found.append("after-deploy")
         return found
 

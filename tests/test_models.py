@@ -69,7 +69,7 @@ def test_a_project_with_one_model_knows_of_no_other(default_project: Path) -> No
     names = [path.as_posix() for path in files_of(default_project)]
     assert not [name for name in names if name.startswith(PACKAGE) and name.count("problem") > 1]
     jobs = sorted((default_project / "resources").glob("*.job.yml"))
-    assert len(jobs) == 5
+    assert len(jobs) == 6
     assert "MLOPS_PROBLEM" not in (default_project / "Makefile").read_text()
 
 

@@ -78,7 +78,9 @@ def team_edits(project: Path) -> None:
 
 
 @pytest.mark.parametrize("tool", ["copier update", "make update"])
-@pytest.mark.parametrize("edited", [False, True], ids=["pristine", "edited"])
+@pytest.mark.parametrize(
+    "edited", [pytest.param(False, marks=pytest.mark.full), True], ids=["pristine", "edited"]
+)
 @pytest.mark.parametrize("answers", [{}, OTHER_ANSWERS], ids=["defaults", "other_answers"])
 @pytest.mark.parametrize("release", RELEASES)
 def test_update_from_release(

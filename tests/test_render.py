@@ -44,13 +44,13 @@ CASES: dict[str, dict[str, Any]] = {
         "package_name": "a" * 30,
     },
     "release_branch": {"release_by": "branch", "ci": "both"},
-    **{f"task_{task}": {"task": task} for task in ("classification", "regression")},
+    "task_regression": {"task": "regression"},
     **{f"name_{key}": {"project_name": name} for key, name in HOSTILE_NAMES.items()},
     "models": {
         "package_name": "a" * 30,
         "models": {"m" * 20: "classification", "z": "regression", "features_2": "regression"},
     },
-    **{f"sink_{sink}": {"sinks": [sink]} for sink in ("parquet", "csv", "postgresql", "kafka")},
+    **{f"sink_{sink}": {"sinks": [sink]} for sink in ("parquet", "postgresql")},
     "streams": {"features_refresh": "continuous", "scoring": "stream", "sinks": ["csv", "kafka"]},
     "all_hostile": {
         "project_name": HOSTILE_NAMES["quotes"],

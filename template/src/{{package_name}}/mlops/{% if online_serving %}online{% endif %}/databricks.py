@@ -50,8 +50,13 @@ class Lakebase(OnlineStore):
     def __init__(self, platform: Platform) -> None:
         self._platform = platform
 
-    def publish(self, platform: Platform, table: FeatureTable, as_of: datetime) -> int:
-        """Bring the online table up to its feature table, which is up to `as_of`; rows: unknown."""
+    def publish(
+        self, platform: Platform, table: FeatureTable, as_of: datetime, anew: bool = False
+    ) -> int:
+        """Bring the online table up to its feature table, which is up to `as_of`; rows: unknown.
+
+        It follows every change of the feature table, so `anew` changes nothing.
+        """
         client, name = _client(), platform.full_name(table.name)
         _declare(platform, table)
         store = client.get_online_store(name=store_name(platform))

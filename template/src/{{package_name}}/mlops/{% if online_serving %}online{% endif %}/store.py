@@ -81,8 +81,10 @@ class OnlineStore(ABC):
     """Where feature tables are published to."""
 
     @abstractmethod
-    def publish(self, platform: Platform, table: FeatureTable, as_of: datetime) -> int:
-        """Bring the store up to `as_of`; the number of rows written."""
+    def publish(
+        self, platform: Platform, table: FeatureTable, as_of: datetime, anew: bool = False
+    ) -> int:
+        """Bring the store up to `as_of`, `anew` with every key; the number of rows written."""
 
     @abstractmethod
     def published(self) -> dict[str, Published]:
@@ -131,7 +133,9 @@ class SqlStore(OnlineStore):
         self._lock = threading.Lock()
 
     # -- publishing -----------------------------------------------------------------------------
-    def publish(self, platform: Platform, table: FeatureTable, as_of: datetime) -> int:
+    def publish(
+        self, platform: Platform, table: FeatureTable, as_of: datetime, anew: bool = False
+    ) -> int:
         """Write the newest row of each key among those that became known since the last time."""
         from pyspark.sql import functions as F
 
@@ -141,7 +145,7 @@ class SqlStore(OnlineStore):
         types = dict(rows.dtypes)
         keys = {key: types[key] for key in table.keys}
         features = {column.name: column.type for column in table.features}
-        since = self.continues(table.name, keys, features, as_of)
+        since = None if anew else self.continues(table.name, keys, features, as_of)
         if since is not None:
             rows = rows.where(F.col(KNOWN) > since - lateness(table.sources))
         for key in keys:
