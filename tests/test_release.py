@@ -99,15 +99,15 @@ def test_a_release_that_does_not_say_what_changes_is_refused(repository: Path) -
     assert git(repository, "tag") == ""
 
 
-@pytest.mark.parametrize(("ci", "says"), [("true", "1 error"), ("", "1 skipped")])
-def test_ci_without_history_fails(tmp_path: Path, ci: str, says: str) -> None:
+@pytest.mark.parametrize(("whole", "says"), [("1", "1 error"), ("", "1 skipped")])
+def test_ci_without_history_fails(tmp_path: Path, whole: str, says: str) -> None:
     """Updates from releases cannot be tested there, and nobody would see that they were not."""
     shallow = tmp_path / "shallow"
     git(tmp_path, "clone", "--quiet", "--depth=1", ROOT.as_uri(), str(shallow))
     copy_working_tree(shallow)
     command = [sys.executable, "-m", "pytest", "-q", "tests/test_releases.py", "-k", "in_order"]
-    environment = os.environ | {"CI": ci}
+    environment = os.environ | {"WHOLE_HISTORY": whole}
     done = subprocess.run(command, cwd=shallow, text=True, capture_output=True, env=environment)
     assert says in done.stdout, done.stdout
     assert "Fix: git fetch --unshallow" in done.stdout
-    assert bool(done.returncode) == bool(ci)
+    assert bool(done.returncode) == bool(whole)
