@@ -201,7 +201,10 @@ def _scored(platform: Platform, made: DataFrame, window: Window, start: datetime
     rows = Window(start, window.as_of).of(made).join(known, "entity", "left")
     same = F.coalesce(inputs == F.col("theirs"), F.lit(True)).alias("same")
     columns = ("model_version", "role", "predict_at", PREDICTION, *PROBLEM.gate.slices, LABEL)
-    return rows.join(theirs, "entity", "left").select(*columns, same).toPandas()
+    found = rows.join(theirs, "entity", "left").select("entity", *columns, same).toPandas()
+    # In one order, so that sums of the same rows are the same to the last digit.
+    order = ["model_version", "role", "entity"]
+    return found.sort_values(order, ignore_index=True).drop(columns="entity")
 
 
 def _drift(
