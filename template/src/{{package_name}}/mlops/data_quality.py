@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from .drift import MIN_DAY_ROWS, Counts, Reference
+from .platform import naive
 
 MIN_HISTORY = 14  # days before a source is judged by its own past
 USUAL_DAYS = 0.9  # share of past days with rows that makes a source a daily one
@@ -48,11 +49,6 @@ class Finding:
         """Whether the value is within its limits."""
         above = self.low is None or self.value >= self.low
         return above and (self.high is None or self.value <= self.high)
-
-
-def naive(time: datetime) -> pd.Timestamp:
-    """A time as tables have it in pandas: UTC without saying so."""
-    return pd.Timestamp(time).tz_convert(None)
 
 
 def source(name: str, per_hour: pd.DataFrame, since: datetime, as_of: datetime) -> list[Finding]:

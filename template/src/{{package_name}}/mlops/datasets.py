@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 import pandas as pd
 from pyspark.sql import functions as F
 
-from .platform import Platform
+from .platform import Platform, naive
 from .point_in_time import lookup
 from .team import PROBLEM, own
 
@@ -80,9 +80,9 @@ def labelled(platform: Platform, since: datetime, until: datetime, as_of: dateti
         frame = rows.join(known, PROBLEM.entity_key).select(*columns).toPandas()
         frame = frame.sort_values(["predict_at", PROBLEM.entity_key], ignore_index=True)
         held = _HELD[platform] = _Held(state, since, frame)
-    start, end = (pd.Timestamp(time).tz_convert(None) for time in (since, until))
     made = held.frame["predict_at"]
-    return held.frame[(made > start) & (made <= end)].reset_index(drop=True)
+    inside = (made > naive(since)) & (made <= naive(until))
+    return held.frame[inside].reset_index(drop=True)
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,12 @@ import numpy as np
 import pandas as pd
 
 from . import drift, performance
-from .data_quality import naive
 from .datasets import labelled
 from .declarations import Retraining
 from .evaluation.comparison import compare
 from .lifecycle import Month
 from .metrics import gain, score
-from .platform import Platform
+from .platform import Platform, naive
 from .predictions import as_column
 from .retraining import Evidence, decide
 from .stages.ingest import BEGINNING

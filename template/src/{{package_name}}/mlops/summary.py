@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 from .datasets import labels
 from .lifecycle import Journal, Month
 from .metrics import gain
-from .platform import Platform
+from .platform import Platform, naive
 from .registry import Registry
 from .tables import (
     DATA_QUALITY_METRICS,
@@ -65,7 +65,7 @@ def _frame(platform: Platform, table: Table) -> pd.DataFrame:
 
 
 def _at(frame: pd.DataFrame, column: str, month: Month) -> pd.DataFrame:
-    return frame[frame[column] == pd.Timestamp(month.end).tz_convert(None)]
+    return frame[frame[column] == naive(month.end)]
 
 
 def _month(

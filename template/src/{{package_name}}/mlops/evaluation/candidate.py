@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from ..declarations import EvaluationData
+from ..platform import naive
 from ..predictions import as_column
 from ..registry import CHAMPION, PREVIOUS, Registry
 from ..team import PROBLEM
@@ -62,7 +64,7 @@ def _by_champion(registry: Registry, champion: str, frame: pd.DataFrame) -> pd.S
 
     A champion that cannot be read is no reason to promote: the check that compares then fails.
     """
-    unseen = pd.Timestamp(registry.tag(champion, "trained_until")).tz_convert(None)
+    unseen = naive(datetime.fromisoformat(registry.tag(champion, "trained_until")))
     rows = frame[frame["predict_at"] > unseen]
     try:
         return _predict(registry.load(champion), rows[PROBLEM.feature_names])

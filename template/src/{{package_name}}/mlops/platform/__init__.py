@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 
-from .base import MissingTableError, Platform, Span
+from .base import MissingTableError, Platform, Span, naive
 
-__all__ = ["MissingTableError", "Platform", "Span", "connect"]
+__all__ = ["MissingTableError", "Platform", "Span", "connect", "naive"]
 
 
 def connect(catalog: str, schema: str) -> Platform:

@@ -33,6 +33,13 @@ class Span:
     until: datetime
 
 
+def naive(time: datetime) -> pd.Timestamp:
+    """A time as tables have it in pandas: UTC without saying so."""
+    import pandas as pd
+
+    return pd.Timestamp(time).tz_convert(None)
+
+
 class MissingTableError(LookupError):
     """A table that a stage reads has not been written yet."""
 

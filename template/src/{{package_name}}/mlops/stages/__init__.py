@@ -37,6 +37,11 @@ def parse_time(name: str, text: str) -> datetime:
     return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
 
 
+def names(text: str) -> list[str]:
+    """The names of a list with commas."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
 class EntryPoint:
     """A stage as a program: what a wheel task calls.
 

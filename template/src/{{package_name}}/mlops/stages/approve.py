@@ -14,7 +14,7 @@ from ..decisions import (
 from ..model_plots import log_plots
 from ..platform import Platform
 from ..registry import Registry
-from . import TaskValues, entry_point
+from . import TaskValues, entry_point, names
 
 
 def run(
@@ -60,11 +60,6 @@ def _show(platform: Platform, registry: Registry, version: str) -> None:
         log_plots(platform, registry, version)
     except Exception as error:
         print(f"the plots of version {version} could not be drawn: {error}")
-
-
-def names(approvers: str) -> list[str]:
-    """The names of a list with commas."""
-    return [name.strip() for name in approvers.split(",") if name.strip()]
 
 
 main = entry_point(run)

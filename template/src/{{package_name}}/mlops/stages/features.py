@@ -14,7 +14,7 @@ from ..declarations import Column, FeatureTable
 from ..platform import Platform, Span
 from ..tables import QUARANTINE, REFRESHES
 from ..team import PROBLEM
-from . import TaskValues, entry_point
+from . import TaskValues, entry_point, names
 from .ingest import BEGINNING, SOURCES
 
 
@@ -27,7 +27,7 @@ def run(platform: Platform, *, as_of: datetime, backfill: str = "") -> TaskValue
     Raises:
         ValueError: `backfill` names a table that there is not.
     """
-    again = {name.strip() for name in backfill.split(",") if name.strip()}
+    again = set(names(backfill))
     tables = {table.name: table for table in PROBLEM.feature_tables}
     if unknown := sorted(again - tables.keys()):
         raise ValueError(

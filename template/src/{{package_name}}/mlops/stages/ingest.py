@@ -9,9 +9,9 @@ from functools import reduce
 from pyspark.sql import DataFrame
 
 from ..contract import ContractError, bad_rows, good_rows, judge
-from ..data_quality import Finding, naive
+from ..data_quality import Finding
 from ..declarations import Source
-from ..platform import Platform
+from ..platform import Platform, naive
 from ..tables import DATA_QUALITY_METRICS, QUARANTINE
 from ..team import PROBLEM, module
 from . import TaskValues, entry_point

@@ -12,12 +12,12 @@ import pandas as pd
 from pyspark.sql import functions as F
 
 from .. import data_quality, performance
-from ..data_quality import ALL, Finding, naive
+from ..data_quality import ALL, Finding
 from ..datasets import labels, observations
 from ..drift import Counts, Reference, count, count_rows, distances, from_json, stable_limits
 from ..metrics import gain
 from ..performance import Estimate
-from ..platform import Platform
+from ..platform import Platform, naive
 from ..registry import CHAMPION, Registry
 from ..retraining import Evidence, decayed, decide
 from ..tables import (
