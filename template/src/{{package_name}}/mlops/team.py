@@ -22,7 +22,7 @@ PACKAGE = __package__.split(".")[0]
 def _asked() -> str:
     """The name of the model to serve; empty for the first."""
     words = [word.partition("=") for word in sys.argv[1:]]
-    named = [value for option, _, value in words if option == "--problem"]
+    named = [value for option, sign, value in words if sign and option == "--problem"]
     return named[-1] if named else os.environ.get("MLOPS_PROBLEM", "")
 
 
