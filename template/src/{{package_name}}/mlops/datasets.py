@@ -58,10 +58,14 @@ def require_fresh(platform: Platform, as_of: datetime) -> None:
         )
 
 
-def labels(platform: Platform, as_of: datetime) -> DataFrame:
-    """Labels that were known at `as_of`: the entity key, `label`, `known_at`."""
+def labels(platform: Platform, as_of: datetime, since: datetime | None = None) -> DataFrame:
+    """Labels that were known at `as_of`: the entity key, `label`, `known_at`.
+
+    Those of predictions made after `since` became known after it, so no older one is read.
+    """
     sources = {name: platform.read(name) for name in PROBLEM.label_sources}
-    return PROBLEM.labels(**sources).where(F.col("known_at") <= as_of)
+    known = PROBLEM.labels(**sources).where(F.col("known_at") <= as_of)
+    return known if since is None else known.where(F.col("known_at") > since)
 
 
 def labelled(platform: Platform, since: datetime, until: datetime, as_of: datetime) -> pd.DataFrame:
@@ -75,7 +79,7 @@ def labelled(platform: Platform, since: datetime, until: datetime, as_of: dateti
     held = _HELD.get(platform)
     if held is None or held.state != state or held.since > since:
         rows = observations(platform, since, as_of)
-        known = labels(platform, as_of).select(PROBLEM.entity_key, "label")
+        known = labels(platform, as_of, since).select(PROBLEM.entity_key, "label")
         columns = [PROBLEM.entity_key, "predict_at", *PROBLEM.feature_names, "label"]
         frame = rows.join(known, PROBLEM.entity_key).select(*columns).toPandas()
         frame = frame.sort_values(["predict_at", PROBLEM.entity_key], ignore_index=True)

@@ -139,8 +139,12 @@ class Platform(ABC):
         """
 
     @abstractmethod
-    def insert(self, table: str, rows: DataFrame, keys: Sequence[str]) -> None:
-        """Insert the rows whose keys are not there yet, in one atomic commit that only adds."""
+    def insert(self, table: str, rows: DataFrame, keys: Sequence[str], span: Span) -> None:
+        """Insert the rows whose keys are not there yet, in one atomic commit that only adds.
+
+        All rows are of the span, and only there they are looked for: the cost does not grow with
+        the table.
+        """
 
     @abstractmethod
     def replace(self, table: str, rows: DataFrame, keys: Sequence[str], span: Span) -> None:

@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 _INSERT = "WHEN NOT MATCHED THEN INSERT *"
 
 
+def _inside(span: Span) -> str:
+    since, until = (f"TIMESTAMP '{time.isoformat()}'" for time in (span.since, span.until))
+    return f"t.`{span.column}` > {since} AND t.`{span.column}` <= {until}"
+
+
 class DatabricksPlatform(Platform):
     """The platform inside a workspace."""
 
@@ -93,18 +98,18 @@ class DatabricksPlatform(Platform):
         newer = f"AND s.`{latest_by}` >= t.`{latest_by}`" if latest_by else ""
         self._merge(table, rows, keys, f"WHEN MATCHED {newer} THEN UPDATE SET *", _INSERT)
 
-    def insert(self, table: str, rows: DataFrame, keys: Sequence[str]) -> None:
+    def insert(self, table: str, rows: DataFrame, keys: Sequence[str], span: Span) -> None:
         """Run one MERGE."""
-        self._merge(table, rows, keys, _INSERT)
+        self._merge(table, rows, keys, _INSERT, where=_inside(span))
 
     def replace(self, table: str, rows: DataFrame, keys: Sequence[str], span: Span) -> None:
         """Run one MERGE."""
-        since, until = (f"TIMESTAMP '{time.isoformat()}'" for time in (span.since, span.until))
-        inside = f"t.`{span.column}` > {since} AND t.`{span.column}` <= {until}"
-        gone = f"WHEN NOT MATCHED BY SOURCE AND {inside} THEN DELETE"
+        gone = f"WHEN NOT MATCHED BY SOURCE AND {_inside(span)} THEN DELETE"
         self._merge(table, rows, keys, "WHEN MATCHED THEN UPDATE SET *", _INSERT, gone)
 
-    def _merge(self, table: str, rows: DataFrame, keys: Sequence[str], *clauses: str) -> None:
+    def _merge(
+        self, table: str, rows: DataFrame, keys: Sequence[str], *clauses: str, where: str = "true"
+    ) -> None:
         view = f"_merge_{uuid4().hex}"  # the session is shared
         rows.createOrReplaceTempView(view)
         match = " AND ".join(f"t.`{key}` <=> s.`{key}`" for key in keys)
@@ -112,7 +117,7 @@ class DatabricksPlatform(Platform):
             # Rows of a stream belong to a session of their own, and so does their view.
             rows.sparkSession.sql(
                 f"MERGE WITH SCHEMA EVOLUTION INTO {self.full_name(table)} t USING {view} s "
-                f"ON {match} {' '.join(clauses)}"
+                f"ON {match} AND {where} {' '.join(clauses)}"
             )
         finally:
             rows.sparkSession.catalog.dropTempView(view)

@@ -150,22 +150,21 @@ class LocalPlatform(Platform):
         """Collect the rows, which are few, and merge them."""
         self._merge(table, rows.toArrow(), keys, latest_by)
 
-    def insert(self, table: str, rows: DataFrame, keys: Sequence[str]) -> None:
+    def insert(self, table: str, rows: DataFrame, keys: Sequence[str], span: Span) -> None:
         """Collect the rows, and add those that are new."""
         collected = rows.toArrow()
         if collected.num_rows:
             with self._lock("write"):
-                self._merger(table, collected, keys).when_not_matched_insert_all().execute()
+                merger = self._merger(table, collected, keys, _inside(span))
+                merger.when_not_matched_insert_all().execute()
 
     def replace(self, table: str, rows: DataFrame, keys: Sequence[str], span: Span) -> None:
         """Collect the rows, and merge them over the span."""
         collected = rows.toArrow()
-        time = f"t.`{span.column}`"
-        inside = f"{time} > {_literal(span.since)} AND {time} <= {_literal(span.until)}"
         with self._lock("write"):
             merger = self._merger(table, collected, keys).when_matched_update_all()
             merger = merger.when_not_matched_insert_all()
-            merger.when_not_matched_by_source_delete(inside).execute()
+            merger.when_not_matched_by_source_delete(_inside(span)).execute()
 
     def merge_rows(self, table: Table, rows: list[tuple[object, ...]]) -> None:
         """Merge them without Spark."""
@@ -186,10 +185,12 @@ class LocalPlatform(Platform):
             merger = self._merger(table, rows, keys).when_matched_update_all(newer)
             merger.when_not_matched_insert_all().execute()
 
-    def _merger(self, table: str, rows: pa.Table, keys: Sequence[str]) -> TableMerger:
+    def _merger(
+        self, table: str, rows: pa.Table, keys: Sequence[str], where: str = "true"
+    ) -> TableMerger:
         match = " AND ".join(f"(t.`{key}` IS NOT DISTINCT FROM s.`{key}`)" for key in keys)
         return self._table(table).merge(
-            rows, match, source_alias="s", target_alias="t", merge_schema=True
+            rows, f"{match} AND {where}", source_alias="s", target_alias="t", merge_schema=True
         )
 
     @contextmanager
@@ -278,8 +279,12 @@ def _load(model_uri: str) -> Any:
     return mlflow.pyfunc.load_model(model_uri)
 
 
-def _literal(time: datetime) -> str:
-    return f"arrow_cast('{time.isoformat()}', 'Timestamp(Microsecond, Some(\"UTC\"))')"
+def _inside(span: Span) -> str:
+    since, until = (
+        f"arrow_cast('{time.isoformat()}', 'Timestamp(Microsecond, Some(\"UTC\"))')"
+        for time in (span.since, span.until)
+    )
+    return f"t.`{span.column}` > {since} AND t.`{span.column}` <= {until}"
 
 
 def _naive(rows: pa.Table) -> pa.Table:

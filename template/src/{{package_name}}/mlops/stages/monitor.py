@@ -193,7 +193,7 @@ def _scored(platform: Platform, made: DataFrame, window: Window, start: datetime
 
     `same` says whether the row's features are those that training would look up.
     """
-    known = labels(platform, window.as_of).select(F.col(ENTITY).alias("entity"), LABEL)
+    known = labels(platform, window.as_of, start).select(F.col(ENTITY).alias("entity"), LABEL)
     inputs = F.xxhash64(*PROBLEM.feature_names)
     theirs = observations(platform, window.since, window.as_of).select(
         F.col(ENTITY).alias("entity"), inputs.alias("theirs")

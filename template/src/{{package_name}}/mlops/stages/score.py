@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pyspark.sql import functions as F
 
 from ..datasets import observations, require_fresh
-from ..platform import Platform
+from ..platform import Platform, Span
 from ..registry import CHAMPION, SHADOW, Registry
 from ..tables import PREDICTIONS
 from ..team import PROBLEM
@@ -64,7 +64,8 @@ def predict(
         more = _predictions(platform, registry, rows, shadow, "shadow", since, as_of)
         scored = scored.unionByName(more)
     platform.create(PREDICTIONS.name, PREDICTIONS.columns, PREDICTIONS.description)
-    platform.insert(PREDICTIONS.name, scored, PREDICTIONS.keys)
+    span = Span("predict_at", since, as_of)
+    platform.insert(PREDICTIONS.name, scored, PREDICTIONS.keys, span)
 
 
 def _predictions(
