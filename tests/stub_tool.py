@@ -1,8 +1,9 @@
 """Stands for `databricks`, `uv`, `gh` and `az` on PATH while tests run CI: records, and answers.
 
-It refuses commands and flags that the real program does not have, and a databricks call without an
-identity. `CI_STUB` names a folder with `calls.jsonl` and, if a test wrote them, regular expressions
-of calls: `fail`, and `cancel` (somebody cancels the run while that call is under way).
+It refuses commands and flags that the real program does not have, a databricks call without an
+identity, and a question without a target, which would go to the workspace of the default one.
+`CI_STUB` names a folder with `calls.jsonl` and, if a test wrote them, regular expressions of calls:
+`fail`, and `cancel` (somebody cancels the run while that call is under way).
 """
 
 from __future__ import annotations
@@ -57,16 +58,16 @@ def databricks(arguments: list[str]) -> object:
                     }
                 }
             return "done"
-        case ["registered-models", "get", name, "--include-aliases", "-o", "json"]:
+        case ["registered-models", "get", name, "--include-aliases", "-t", _, "-o", "json"]:
             assert name == MODEL
             if (STUB / "without_champion").exists():
                 return {"full_name": MODEL}
             at = {"champion": 2, "previous_champion": 1}
             return {"aliases": [{"alias_name": k, "version_num": v} for k, v in at.items()]}
-        case ["model-versions", "list", name, "-o", "json"]:
+        case ["model-versions", "list", name, "-t", _, "-o", "json"]:
             assert name == MODEL
             return [{"version": 9}, {"version": 10}]
-        case ["current-user", "me", "-o", "json"]:
+        case ["current-user", "me", "-t", _, "-o", "json"]:
             return {"userName": "someone@example.com"}
     sys.exit(f"Error: unknown command {arguments}")
 

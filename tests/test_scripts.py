@@ -164,6 +164,25 @@ def by_hand(lab: Lab, *command: str, **more: str) -> subprocess.CompletedProcess
     )
 
 
+ON_A_TARGET = {
+    "jobs": "model-versions list",
+    "smoke": "registered-models get",
+    "approve": "current-user me",
+    "reject": "current-user me",
+    "rollback": "current-user me",
+}
+
+
+@pytest.mark.parametrize("command", ON_A_TARGET)
+def test_each_call_goes_to_the_workspace_of_the_target(lab: Lab, command: str) -> None:
+    """Not to that of the default target, which the CLI takes when it is told none."""
+    done = by_hand(lab, command, "TARGET=staging", "VERSION=3", "COMMENT=why")
+    assert done.returncode == 0, done.stdout
+    lines = [" ".join(call["arguments"]) for call in lab.calls()]
+    assert any(line.startswith(ON_A_TARGET[command]) for line in lines)
+    assert [line for line in lines if " -t staging" not in line] == []
+
+
 def test_plan_of_another_commit_is_refused(lab: Lab) -> None:
     assert by_hand(lab, "plan", "TARGET=prod").returncode == 0
     commit(lab.project, "Later")

@@ -58,6 +58,13 @@ class Target:
         output = call("bundle", command, *self.selection, *arguments, "-o", "json", quiet=True)
         return json.loads(output)
 
+    def ask(self, *arguments: str) -> Any:
+        """Ask the workspace of this target, quietly, for the JSON that the CLI prints.
+
+        Without `-t` the CLI talks to the workspace of the default target.
+        """
+        return json.loads(call(*arguments, "-t", self.name, "-o", "json", quiet=True))
+
     @cached_property
     def resources(self) -> dict[str, Any]:
         """What the bundle holds there, by kind and key."""
@@ -109,11 +116,6 @@ def call(*arguments: str, quiet: bool = False) -> str:
     if process.returncode:
         raise DeliveryError(f"databricks {' '.join(arguments[:2])} failed ({process.returncode}).")
     return "".join(lines)
-
-
-def ask(*arguments: str) -> Any:
-    """Run the Databricks CLI, quietly, for the JSON it prints."""
-    return json.loads(call(*arguments, "-o", "json", quiet=True))
 
 
 def tell(name: str, value: str) -> None:
@@ -215,9 +217,10 @@ def destroy(target: Target) -> None:
     target.bundle("destroy", "--auto-approve")
 
 
-def newest(model: str) -> str:
+def newest(target: Target, model: str) -> str:
     """The newest version of a model."""
-    versions = [int(version["version"]) for version in ask("model-versions", "list", model)]
+    listed = target.ask("model-versions", "list", model)
+    versions = [int(version["version"]) for version in listed]
     if not versions:
         raise DeliveryError(f"{model} has no version. Fix: see what the training job says.")
     return str(max(versions))
@@ -231,7 +234,7 @@ def jobs(target: Target, as_of: str, only: str = "") -> None:
             parameters = {"as_of": as_of}
             if kind == "deployment":
                 model = target.model(name)
-                parameters = {"model_name": model, "model_version": newest(model)}
+                parameters = {"model_name": model, "model_version": newest(target, model)}
             job = job_of(name, kind)
             done.append(f"- {job}: failed")
             done[-1] = f"- {job}: [succeeded]({target.run(job, **parameters)})"
@@ -244,9 +247,9 @@ def job_of(model: str, kind: str) -> str:
     return f"{model}_{kind}" if model else kind
 
 
-def champion(model: str) -> str | None:
+def champion(target: Target, model: str) -> str | None:
     """The version that scores, by the model's aliases, if there is one."""
-    found = ask("registered-models", "get", model, "--include-aliases")
+    found = target.ask("registered-models", "get", model, "--include-aliases")
     aliases = {alias["alias_name"]: alias["version_num"] for alias in found.get("aliases", [])}
     return str(aliases[CHAMPION]) if CHAMPION in aliases else None
 
@@ -257,7 +260,7 @@ def smoke(target: Target) -> None:
     for name in target.models():
         features, scoring = job_of(name, "features"), job_of(name, "scoring")
         lines.append(f"- {features}: [succeeded]({target.run(features)})")
-        version = champion(target.model(name))
+        version = champion(target, target.model(name))
         if version is None:
             lines.append(f"- {scoring}: not run, no version is champion yet")
         else:
@@ -265,12 +268,12 @@ def smoke(target: Target) -> None:
     report(f"Smoke run on {target.name}", lines)
 
 
-def person() -> str:
-    """Who decides: whoever started the run of CI, or has signed in here."""
+def person(target: Target) -> str:
+    """Who decides: whoever started the run of CI, or has signed in to the target's workspace."""
     for name in ("GITHUB_TRIGGERING_ACTOR", "BUILD_REQUESTEDFOREMAIL"):
         if os.environ.get(name):
             return os.environ[name]
-    return str(ask("current-user", "me")["userName"])
+    return str(target.ask("current-user", "me")["userName"])
 
 
 def decide(target: Target, action: str, version: str, comment: str, name: str = "") -> None:
@@ -285,7 +288,7 @@ def decide(target: Target, action: str, version: str, comment: str, name: str = 
         raise DeliveryError("a rejection needs a reason. Fix: COMMENT='too old a source'")
     if name:
         target.model(name)  # says which models there are
-    given = {"action": action, "person": person(), "comment": comment}
+    given = {"action": action, "person": person(target), "comment": comment}
     if action != "rollback":
         given["version"] = version
     url = target.run(job_of(name, "decision"), **given)
