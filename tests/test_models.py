@@ -107,14 +107,14 @@ def test_a_job_of_the_model_names_it_everywhere(template: Path, tmp_path: Path) 
         assert list(other["resources"]["jobs"]) == [f"minutes_late_{kind}"]
         wheels = [task for task in text.split("named_parameters")[1:]]
         assert all('"problem": "minutes_late"' in task for task in wheels)
-        assert "champion.name" not in text and "experiments.training" not in text
+        assert "champion.name" not in text and "experiments.runs" not in text
         assert "resources.jobs.training" not in text
         told_apart = text.replace('"problem": "minutes_late", ', "").replace("0 20 *", "")
         for ours, theirs in (
             ("minutes_late_", ""),
             ("-minutes_late-", "-"),
             ("registered_models.minutes_late", "registered_models.champion"),
-            ("experiments.minutes_late", "experiments.training"),
+            ("experiments.minutes_late_runs", "experiments.runs"),
         ):
             told_apart = told_apart.replace(ours, theirs)
         if kind != "features":  # which starts at another minute

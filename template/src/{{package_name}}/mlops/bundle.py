@@ -201,6 +201,8 @@ def _read_all(root: Path, problems: Problems) -> Node:
     problems.unknown_fields(tree, _TOP, "the bundle")
     patterns = tree.get("include")
     problems.must_be(list, patterns, "include")
+    defined: dict[str, tuple[str, Node]] = {}
+    _no_key_twice(problems, tree, defined)
     for pattern in patterns.value if patterns and isinstance(patterns.value, list) else []:
         files = sorted(root.glob(str(pattern.value)))
         if not files:
@@ -209,14 +211,21 @@ def _read_all(root: Path, problems: Problems) -> Node:
         for file in files:
             part = read(file, problems)
             problems.unknown_fields(part, _TOP, "the bundle")
-            for kind, resources in (part.get("resources") or _empty(part)).fields().items():
-                for key, node in resources.fields().items():
-                    if first := tree.get("resources", kind, key):
-                        other = f"{relative(first.file, root)}:{first.line}"
-                        message = f"resources.{kind}.{key} is already defined at {other}"
-                        problems.add(node, message, "rename one of the two")
+            _no_key_twice(problems, part, defined)
             tree = merge(tree, part, _KEYED)
     return tree
+
+
+def _no_key_twice(problems: Problems, part: Node, defined: dict[str, tuple[str, Node]]) -> None:
+    """A key names one resource of the bundle, whatever its kind; `defined` are those so far."""
+    for kind, resources in (part.get("resources") or _empty(part)).fields().items():
+        for key, node in resources.fields().items():
+            if key in defined:
+                name, first = defined[key]
+                other = f"{relative(first.file, problems.root)}:{first.line}"
+                message = f"resources.{kind}.{key}: {name} is already defined at {other}"
+                problems.add(node, message, "rename one of the two: keys are unique across kinds")
+            defined.setdefault(key, (f"resources.{kind}.{key}", node))
 
 
 def _choose_target(problems: Problems, tree: Node, wanted: str | None) -> tuple[str, Node]:
