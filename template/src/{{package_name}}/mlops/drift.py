@@ -6,7 +6,7 @@ counted into the same bins, by day, in one pass. All distances are of those coun
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -22,6 +22,7 @@ BINS = 10  # of equal share, for the stability index
 FINE = 100  # of equal share, for distances between distribution functions
 MAX_CATEGORIES = 50
 MIN_DAY_ROWS = 20  # a day with fewer does not tell whether a value stands still
+BULK_ROWS = 200_000  # counted at once, by each worker
 BLOCK_DAYS = 7  # a week keeps its weekend, and its weather
 MOST = 3.5  # index with nine tenths of the rows in one bin of ten: a drift whatever was before
 DRAWS = 1000
@@ -45,7 +46,7 @@ class Counts:
     """Rows by period and bin of one column; a period is one day or more.
 
     `rows` and `sums` (p periods x b bins) hold the rows and the sum of their values, `missing` (p)
-    the rows without a value; `least` and `most` (d days) are the ends of the values of each day.
+    the rows without a value; `least` and `most` (d days) are the ends of a day's numbers.
     """
 
     rows: np.ndarray
@@ -105,28 +106,32 @@ def count(values: pd.Series, bins: Profile, day: np.ndarray, days: int, period: 
     `period` days, of which `days` is a multiple, are counted together.
     """
     size, periods = len(bins["groups"]), days // period
+    rows, sums = np.zeros((periods, size), dtype=int), np.zeros((periods, size))
+    least, most = np.full(days, np.inf), np.full(days, -np.inf)
     gone = values.isna().to_numpy()
+    at = day[~gone]
     if bins["edges"] is not None:
         numbers = values.to_numpy(dtype=float, na_value=np.nan)[~gone]
-        place = np.searchsorted(bins["edges"], numbers, side="left")
+        # Sorted values are searched for the edges: ten times as fast as edges for each value.
+        numbers_of = numbers[np.argsort((at // period).astype(np.int16), kind="stable")]
+        parts = np.split(numbers_of, np.cumsum(np.bincount(at // period, minlength=periods))[:-1])
+        for place, part in enumerate(map(np.sort, parts)):
+            ends = np.append(np.searchsorted(part, bins["edges"], side="right"), len(part))
+            rows[place] = np.diff(ends, prepend=0)
+            filled = rows[place] > 0
+            if filled.any():
+                sums[place, filled] = np.add.reduceat(part, (ends - rows[place])[filled])
+        np.minimum.at(least, at, numbers)
+        np.maximum.at(most, at, numbers)
     else:
-        numbers = np.zeros(int((~gone).sum()))
         places = {name: place for place, name in enumerate(bins["categories"] or [])}
         codes, names = pd.factorize(values[~gone])
         known = np.array([places.get(str(name), size - 1) for name in names], dtype=int)
-        place = known[codes] if len(names) else np.zeros(0, dtype=int)
-    at = day[~gone]
-    cell = at // period * size + place
-    least, most = np.full(days, np.inf), np.full(days, -np.inf)
-    np.minimum.at(least, at, numbers)
-    np.maximum.at(most, at, numbers)
-    return Counts(
-        rows=np.bincount(cell, minlength=periods * size).reshape(periods, size),
-        sums=np.bincount(cell, numbers, minlength=periods * size).reshape(periods, size),
-        missing=np.bincount(day[gone] // period, minlength=periods),
-        least=least,
-        most=most,
-    )
+        if len(names):
+            cell = at // period * size + known[codes]
+            rows = np.bincount(cell, minlength=periods * size).reshape(periods, size)
+    missing = np.bincount(day[gone] // period, minlength=periods)
+    return Counts(rows, sums, missing, least, most)
 
 
 def add(first: Counts, second: Counts) -> Counts:
@@ -158,8 +163,8 @@ def count_rows(
         import pyarrow as pa
 
         total: dict[str, Counts] = {}
-        for batch in batches:
-            seconds = batch.column(0).to_numpy(zero_copy_only=False)
+        for batch in _in_bulk(batches):
+            seconds = batch.column(0).to_numpy()
             day = np.clip((seconds - start) // 86_400, 0, days - 1).astype(np.int64)
             for place, (name, bins) in enumerate(profiles.items(), start=1):
                 column = batch.column(place)
@@ -183,6 +188,20 @@ def count_rows(
         part = _unflat(np.array(row["numbers"]), days, *sizes[name])
         total[name] = add(total[name], part)
     return total
+
+
+def _in_bulk(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
+    """Join small batches: what is done once a batch costs more than what is done once a row."""
+    import pyarrow as pa
+
+    waiting: list[pa.RecordBatch] = []
+    for batch in batches:
+        waiting.append(batch)
+        if sum(one.num_rows for one in waiting) >= BULK_ROWS:
+            yield pa.Table.from_batches(waiting).combine_chunks()
+            waiting = []
+    if waiting:
+        yield pa.Table.from_batches(waiting).combine_chunks()
 
 
 def _flat(counts: Counts) -> np.ndarray:
