@@ -6,7 +6,7 @@ DEMO := build/demo
 unexport VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
-.PHONY: help demo diff test test-full test-releases check release release-candidate clean
+.PHONY: help demo diff cli test test-full test-releases check release release-candidate clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile
@@ -25,6 +25,18 @@ diff: $(READY) ## What a change does to the rendered defaults, since BASE (origi
 	$(RUN) copier copy --defaults --quiet --vcs-ref HEAD $(ARGS) . build/diff/after 2>/dev/null
 	@rm build/diff/*/.copier-answers.yml
 	@cd build/diff && { git --no-pager diff --no-index --find-renames --stat --patch before after && echo "Nothing changes." || test $$? = 1; } $(if $(DIFF),> "$(abspath $(DIFF))")
+
+# Both come from the CLI's Go module, and stay out of the repository: its licence is not ours.
+CLI_VERSION := $(shell sed -n 's/^  cli_exact: "\(.*\)"/\1/p' hooks/versions.yml)
+cli: .cli/databricks ## Build the Databricks CLI and its stand-in for a workspace, for tests/test_cli.py
+
+.cli/databricks: tests/workspace/main.go hooks/versions.yml
+	@command -v go >/dev/null || { echo 'error: Go is not on PATH. Fix: install Go 1.26 or newer' >&2; exit 1; }
+	@rm -rf .cli && mkdir -p .cli/source && cp tests/workspace/main.go .cli/source
+	cd .cli/source && go mod init workspace && go mod edit -require github.com/databricks/cli@v$(CLI_VERSION)
+	cd .cli/source && go build -mod=mod -o ../workspace .
+	cd .cli/source && go build -mod=mod -o ../databricks \
+		-ldflags "-X github.com/databricks/cli/internal/build.buildVersion=$(CLI_VERSION)" github.com/databricks/cli
 
 test: $(READY) ## The tests CI runs
 	$(RUN) pytest $(ARGS)
@@ -49,7 +61,7 @@ check: $(READY) ## Lint and format of this repository's own code
 	$(RUN) actionlint
 
 clean: ## Remove everything the targets above made
-	rm -rf build .venv .uv .pytest_cache .ruff_cache
+	rm -rf build .cli .venv .uv .pytest_cache .ruff_cache
 	find tests -name __pycache__ -prune -exec rm -rf {} +
 
 $(READY): pyproject.toml | $(filter .uv/bin/uv,$(UV))

@@ -209,11 +209,12 @@ class Machine:
         folder.mkdir(parents=True)
         return folder
 
-    def clone(self, to: Path, commit: str) -> None:
-        """Check out as CI does: clean, without credentials."""
+    def clone(self, to: Path, commit: str, branch: str = "") -> None:
+        """Check out as CI does: clean, without credentials; on no branch unless one is named."""
+        where = ["-B", branch] if branch else ["--detach"]
         for command in (
             ["clone", "--quiet", f"file://{self.remote}", str(to)],
-            ["-C", str(to), "checkout", "--quiet", "--detach", commit],
+            ["-C", str(to), "checkout", "--quiet", *where, commit],
         ):
             subprocess.run(["git", *command], check=True, env=self.base())
 
@@ -444,7 +445,8 @@ def _github_action(
         only(given, "persist-credentials fetch-depth", name)
         if given.get("persist-credentials") != "false":
             raise UnsupportedError("a checkout that leaves credentials behind")
-        machine.clone(work, event.commit)
+        kind, _, branch = event.ref.removeprefix("refs/").partition("/")
+        machine.clone(work, event.commit, branch if kind == "heads" else "")
     elif name == "actions/upload-artifact":
         only(given, "name path if-no-files-found", name)
         required = given.get("if-no-files-found") == "error"
@@ -627,6 +629,7 @@ def _azure_job(
     known = {
         **variables,
         "System.AccessToken": "pipeline-token",
+        "System.JobAttempt": "1",
         "Pipeline.Workspace": str(root),
         "Build.SourcesDirectory": str(work),
     }
@@ -684,7 +687,9 @@ def _azure_job(
                 raise UnsupportedError("a checkout that leaves credentials behind")
             machine.clone(work, event.commit)
         elif "publish" in step:
-            machine.keep(step["artifact"], work / fill(step["publish"]), required=key == "plan")
+            machine.keep(
+                fill(step["artifact"]), work / fill(step["publish"]), required=key == "plan"
+            )
         elif "download" in step:
             if step["download"] != "current":
                 raise UnsupportedError(f"download: {step['download']}")

@@ -40,13 +40,16 @@ def databricks(arguments: list[str]) -> object:
         case ["bundle", verb, *rest] if verb in BUNDLE:
             flags = {word.partition("=")[0] for word in rest if word.startswith("-")}
             assert flags <= BUNDLE[verb] | {"-t", "--var"}, f"unknown flags {flags}"
+            if verb in ("plan", "deploy", "destroy"):
+                refuse_other_branches(rest[rest.index("-t") + 1])
             if verb == "run":
                 return f"Run URL: https://workspace.example/{rest[0]}"
             if verb == "plan":
                 Path("dist").mkdir()
                 Path("dist/project-1-py3-none-any.whl").write_text("wheel")
                 actions = {"resources.jobs.features": "update", "resources.jobs.scoring": "skip"}
-                return {"plan": {key: {"action": action} for key, action in actions.items()}}
+                entries = {key: {"action": action} for key, action in actions.items()}
+                return {"lineage": "an id", "serial": 3, "plan": entries}
             if verb == "deploy" and "--plan" in rest:
                 assert json.loads(Path(rest[rest.index("--plan") + 1]).read_text())["plan"]
                 assert [*Path("dist").glob("*.whl")], "the wheel that the plan names"
@@ -54,7 +57,10 @@ def databricks(arguments: list[str]) -> object:
                 return {
                     "resources": {
                         "schemas": {"mlops": SCHEMA},
-                        "registered_models": {"champion": {"name": "model"}},
+                        "registered_models": {
+                            "champion": {"name": "model"},
+                            "minutes_late": {"name": "minutes_late"},
+                        },
                     }
                 }
             return "done"
@@ -70,6 +76,17 @@ def databricks(arguments: list[str]) -> object:
         case ["current-user", "me", "-t", _, "-o", "json"]:
             return {"userName": "someone@example.com"}
     sys.exit(f"Error: unknown command {arguments}")
+
+
+def refuse_other_branches(target: str) -> None:
+    """Refuse a branch that is not the target's; a checkout on no branch is accepted."""
+    text = Path("databricks.yml").read_text()
+    block = re.search(rf"(?ms)^  {target}:\n(.*?)(?=^  \S|\Z)", text)
+    wanted = block and re.search(r"(?m)^    git:\n      branch: (\S+)", block[1])
+    command = ["git", "symbolic-ref", "--short", "--quiet", "HEAD"]
+    actual = subprocess.run(command, text=True, capture_output=True).stdout.strip()
+    if wanted and actual and actual != wanted[1]:
+        sys.exit(f"Error: not on the right Git branch: {wanted[1]} is expected, not {actual}")
 
 
 def main() -> int:
@@ -97,6 +114,8 @@ def main() -> int:
     if name == "databricks":
         answer = databricks(arguments)
         print(answer if isinstance(answer, str) else json.dumps(answer))
+    elif name == "gh" and arguments == ["auth", "setup-git"] and os.environ.get("GH_TOKEN"):
+        (HOME / "signed_in").touch()  # the private remote of the tests
     elif name == "uv" and arguments[0] == "sync":
         Path(".venv").mkdir(exist_ok=True)
     elif name == "uv" and "scripts/propose_update.py" in arguments:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from typing import Any
 
 import pytest
 import sqlglot
-from conftest import render
+from conftest import ROOT, render
 from sqlglot.optimizer.qualify import qualify
 
 BERLIN = "https://adb-4444444444444444.4.azuredatabricks.net"
@@ -247,12 +248,14 @@ def test_widgets_fit_on_their_page(project: Project) -> None:
             cells |= mine
 
 
+CLI = shutil.which("databricks", path=f"{ROOT / '.cli'}:{os.environ['PATH']}")
+
+
 @pytest.mark.skipif(
-    not shutil.which("databricks"),
-    reason="no Databricks CLI on PATH: `databricks bundle schema` was not asked",
+    not CLI, reason="no Databricks CLI: `databricks bundle schema` was not asked. Fix: make cli"
 )
 def test_the_cli_schema_accepts_it(project: Project, tmp_path: Path) -> None:
-    schema = subprocess.run(["databricks", "bundle", "schema"], text=True, capture_output=True)
+    schema = subprocess.run([CLI, "bundle", "schema"], text=True, capture_output=True)
     assert schema.returncode == 0, schema.stderr
     (tmp_path / "schema.json").write_text(schema.stdout, "utf-8")
     files = [project.root / "databricks.yml", *(project.root / "resources").iterdir()]

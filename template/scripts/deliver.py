@@ -70,6 +70,10 @@ class Target:
         """What the bundle holds there, by kind and key."""
         return dict(self.query("summary").get("resources", {}))
 
+    def is_deployed(self) -> bool:
+        """Whether anything of the bundle is there already."""
+        return any("id" in one for found in self.resources.values() for one in found.values())
+
     def models(self) -> list[str]:
         """The models of the bundle by the names of their jobs; the first one's is empty."""
         jobs, found = (self.resources.get(kind, {}) for kind in ("jobs", "registered_models"))
@@ -204,6 +208,13 @@ def deploy(target: Target, folder: Path | None, digest: str) -> None:
             f"the plan was made from commit {planned}, not from {commit()}. "
             f"Fix: check that commit out, or make plan TARGET={target.name} again."
         )
+    document = json.loads((folder / PLAN).read_text(encoding="utf-8"))
+    if not document.get("lineage") and target.is_deployed():
+        # The CLI compares a plan with the state it was made from, but for a first deployment.
+        raise DeliveryError(
+            f"the plan is of a first deployment, and {target.name} has been deployed since. "
+            f"Fix: make plan TARGET={target.name} again, or start the release again."
+        )
     # With a plan the CLI builds nothing: it uploads the wheel that the plan names.
     shutil.rmtree(DIST, ignore_errors=True)
     shutil.copytree(folder / DIST, DIST)
@@ -317,6 +328,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--model", default="", help="a further model of the project")
     parser.add_argument("--comment", default="", help="why; kept with the decision")
     options = parser.parse_args(argv)
+    name = options.model.strip()
     try:
         target = Target(options.target, options.pr)
         match options.command:
@@ -329,12 +341,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             case "destroy":
                 destroy(target)
             case "jobs":
-                jobs(target, options.as_of, options.model)
+                jobs(target, options.as_of, name)
             case "smoke":
                 smoke(target)
             case action:
                 version, comment = options.version.strip(), options.comment.strip()
-                decide(target, action, version, comment, options.model)
+                decide(target, action, version, comment, name)
     except (DeliveryError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
