@@ -62,6 +62,7 @@ def propose(project: Path, publish: str) -> int:
             print(f"The template has nothing newer than {new.old}.")
             return 0
         branch = f"template/{new.new}"
+        sign_in(publish)
         if publish and run("git", "ls-remote", "--heads", "origin", branch):
             # Somebody may be resolving conflicts there: the branch is left alone, not forgotten.
             run("git", "fetch", "--quiet", "origin", branch)
@@ -91,11 +92,11 @@ def propose(project: Path, publish: str) -> int:
     return end([path for path, _ in conflicts])
 
 
-def open_pull_request(system: str, branch: str, title: str, lines: list[str]) -> None:
-    """Push with the token of the CI run and open the pull request."""
+def sign_in(system: str) -> None:
+    """Let git use the token of the CI run: the checkout kept none."""
     if system == "github":
-        run("gh", "auth", "setup-git")  # takes GH_TOKEN for pushes
-    else:
+        run("gh", "auth", "setup-git")  # takes GH_TOKEN
+    elif system == "azure":
         token = PERSON["SYSTEM_ACCESSTOKEN"]
         PERSON.update(
             AZURE_DEVOPS_EXT_PAT=token,
@@ -103,6 +104,10 @@ def open_pull_request(system: str, branch: str, title: str, lines: list[str]) ->
             GIT_CONFIG_KEY_0="http.extraheader",
             GIT_CONFIG_VALUE_0=f"Authorization: Bearer {token}",
         )
+
+
+def open_pull_request(system: str, branch: str, title: str, lines: list[str]) -> None:
+    """Push the branch and open the pull request."""
     run("git", "push", "--quiet", "origin", f"HEAD:refs/heads/{branch}")
     if system == "github":
         where = ["--head", branch, "--base", "main"]
