@@ -1,7 +1,7 @@
 """What a platform admin sets up once for an environment, before its first deployment.
 
-A service principal, the federation policy by which CI acts as it without a secret, its place in the
-workspace, the catalog, and its rights there. Every step looks first, so it may be repeated;
+A service principal, the federation policies by which CI acts as it without a secret, its place in
+the workspace, the catalog, and its rights there. Every step looks first, so it may be repeated;
 `dry_run` looks and changes nothing. Who calls it administers the account and the metastore.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ class Environment:
     workspace_id: int
     catalog: str
     issuer: str
-    subject: str
+    subjects: tuple[str, ...]
     audience: str | None = None
 
 
@@ -81,16 +82,14 @@ def _steps(
     number = int(principal.id or 0) if principal else 0
     policies = account.service_principal_federation_policy
     oidc = [p.oidc_policy for p in policies.list(number)] if number else []
-    policy = OidcFederationPolicy(
-        issuer=wanted.issuer,
-        subject=wanted.subject,
-        audiences=[wanted.audience] if wanted.audience else None,
-    )
-    yield (
-        f"federation policy for {wanted.subject}",
-        any(p and (p.issuer, p.subject) == (policy.issuer, policy.subject) for p in oidc),
-        lambda: policies.create(number, FederationPolicy(oidc_policy=policy)),
-    )
+    audiences = [wanted.audience] if wanted.audience else None
+    for subject in wanted.subjects:
+        policy = OidcFederationPolicy(issuer=wanted.issuer, subject=subject, audiences=audiences)
+        yield (
+            f"federation policy for {subject}",
+            any(p and (p.issuer, p.subject) == (policy.issuer, policy.subject) for p in oidc),
+            partial(policies.create, number, FederationPolicy(oidc_policy=policy)),
+        )
     members = account.workspace_assignment.list(wanted.workspace_id) if number else []
     ids = [m.principal.principal_id for m in members if m.principal]
     yield (
