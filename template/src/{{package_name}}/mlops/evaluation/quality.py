@@ -88,8 +88,10 @@ def no_slice_worse(candidate: Candidate) -> CheckResult:
     margin = gate.slice_margin
     worst: tuple[float, str] | None = None
     worse = []
+    compared = data.features.loc[theirs.index]
     for feature in gate.slices:
-        for value, rows in data.features.loc[theirs.index].groupby(feature).groups.items():
+        for value, part in compared[[feature]].groupby(feature, dropna=False):
+            rows = part.index
             label = data.label[rows]
             classes = label.nunique() if PROBLEM.task == "classification" else 2
             if len(rows) < gate.min_slice_rows or classes < 2:
