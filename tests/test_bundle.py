@@ -59,7 +59,13 @@ STAGES = [
     "score",
     "monitor",
 ]
-CHOSEN = ["deliver", "score_stream", "publish", "roll_out"]  # stages that an answer brings
+CHOSEN = [
+    "deliver",
+    "score_stream",
+    "publish",
+    "roll_out",
+    "ab_test",
+]  # stages that an answer brings
 
 
 class Project:

@@ -18,11 +18,12 @@ USER = {name: value for name, value in os.environ.items() if name not in ("ARGS"
 def test_a_project_that_serves(template: Path, tmp_path: Path, task: str) -> None:
     project = render(template, tmp_path / "project", online_serving=True, task=task)
     commit(project)
-    tests = "tests/mlops/test_online_store.py tests/mlops/test_online_databricks.py"
+    names = ("online_store", "online_databricks", "serve", "rollout", "ab_test")
+    tests = " ".join(f"tests/mlops/test_{name}.py" for name in names)
     for command in (
         ["make", "setup"],
         ["make", "check"],
-        ["make", "test-full", f"ARGS={tests} tests/mlops/test_serve.py"],
+        ["make", "test-full", f"ARGS={tests}"],
     ):
         done = subprocess.run(
             command,

@@ -15,6 +15,7 @@ APPROVAL_TAG = "approval"
 APPROVED, REJECTED, PENDING = "approved", "rejected", "pending"
 SIGNER_TAG, COMMENT_TAG, SIGNED_TAG = "approval_by", "approval_comment", "approval_at"
 PROMOTING_TAG = "promoting"  # the gate is about to move the alias to the version
+PASSED = "every check passed"
 COMPARED_TAG, NOBODY = "compared_with", "none"  # the champion that the evaluation compared with
 
 
@@ -73,10 +74,11 @@ def _outdated(registry: Registry, version: str) -> str | None:
     )
 
 
-def decide(platform: Platform, registry: Registry, version: str) -> str:
+def decide(platform: Platform, registry: Registry, version: str, reason: str = PASSED) -> str:
     """Promote the version when nothing stands against it, else refuse it; return which.
 
-    What was decided stays so: a version that is decided on is left alone.
+    What was decided stays so: a version that is decided on is left alone. `reason` is kept with a
+    promotion.
 
     Raises:
         OutdatedError: all that stands against it is that the champion has changed since. Nothing
@@ -95,7 +97,7 @@ def decide(platform: Platform, registry: Registry, version: str) -> str:
         if against:
             refuse(platform, registry, version, "; ".join(against))
             return "refused"
-        promote(platform, registry, version, "every check passed")
+        promote(platform, registry, version, reason)
         return "promoted"
 
 
@@ -111,7 +113,7 @@ def finish(platform: Platform, registry: Registry) -> None:
         return
     found = _decisions(platform, registry, champion)
     if not found and PROMOTING_TAG in registry.get(champion).tags:
-        reason = "every check passed (recorded late: the job was cut short)"
+        reason = f"{PASSED} (recorded late: the job was cut short)"
         _settle(platform, registry, champion, "promoted", reason, previous)
     elif previous is not None and found.get("rolled_back") == previous:
         registry.point(CHAMPION, previous)

@@ -3,11 +3,12 @@
 # No `from __future__ import annotations` here: FastAPI reads the classes that are made below.
 import asyncio
 import io
+import json
 import logging
 import os
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -154,12 +155,14 @@ def build(
         version = more.get("version")
         return {"x-request-id": number} | ({"x-model-version": version} if version else {})
 
-    async def refuse(request: Request, status: int, code: str, message: str) -> Response:
+    async def refuse(
+        request: Request, status: int, code: str, message: str, version: str | None = None
+    ) -> Response:
         answer = JSONResponse({"error_code": code, "message": message}, status)
         if request.url.path == "/invocations" and request.method == "POST":
             body = await request.body()
             text = bytes(answer.body).decode()
-            answer.headers.update(note(request, body, status, text))
+            answer.headers.update(note(request, body, status, text, version=version))
         return answer
 
     @app.exception_handler(RequestValidationError)
@@ -168,7 +171,7 @@ def build(
 
     @app.exception_handler(RequestError)
     async def wrong(request: Request, error: RequestError) -> Response:
-        return await refuse(request, 400, "BAD_REQUEST", str(error))
+        return await refuse(request, 400, "BAD_REQUEST", str(error), error.version)
 
     @app.exception_handler(HTTPException)
     async def failed(request: Request, error: HTTPException) -> Response:
@@ -186,14 +189,15 @@ def build(
     def answer(body: Any) -> tuple[str, str, list[dict[str, Any]]]:
         """The answer's text, the version that gave it, and the model's inputs."""
         rows = rows_of(body, row)
-        version = served.pick()
+        version = served.pick(_asked_for(rows[0]))
         found, missing = served.store.lookup(version.tables, rows, at)
         inputs = version.inputs_of(rows, found)
         try:
             predicted = version.predict(inputs)
         except Exception as error:  # as MLflow's own server answers: the model refuses the rows
             _log.warning("version %s refused a request", version.number, exc_info=True)
-            raise RequestError(f"the model cannot predict these rows: {error}") from error
+            text_of = f"the model cannot predict these rows: {error}"
+            raise RequestError(text_of, version.number) from error
         text = io.StringIO()
         predictions_to_json(predicted, text)
         metrics.predictions.labels(version.number).inc(len(rows))
@@ -243,6 +247,12 @@ def build(
 
     _describe_refusals(app)
     return app
+
+
+def _asked_for(row: Mapping[str, Any]) -> str:
+    """Whom a row is about: the entity if it is named, else all that was said of it."""
+    entity = row.get(PROBLEM.entity_key)
+    return json.dumps(row, sort_keys=True) if entity is None else str(entity)
 
 
 def _describe_refusals(app: FastAPI) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import random
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from ..registry import Registry
 from ..team import PROBLEM
 from .endpoint import RegistryEndpoint
 from .store import SqlStore
+from .traffic import assigned
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -122,12 +122,13 @@ class Served:
         )
         return True
 
-    def pick(self) -> Version:
-        """The version for one request."""
+    def pick(self, entity: str = "") -> Version:
+        """The version for an entity: as long as it is served, the same for each request."""
         now = self._now
         if len(now) == 1:
             return now[0][0]
-        return random.choices([version for version, _ in now], [share for _, share in now])[0]
+        number = assigned(entity, {version.number: share for version, share in now})
+        return next(version for version, _ in now if version.number == number)
 
     def follow(self, seconds: float, changed: Callable[[dict[str, int]], None]) -> None:
         """Look at the registry every so many seconds, in a thread, until `close`."""

@@ -18,7 +18,7 @@ class Endpoint(Protocol):
         """Percent of the requests by version; empty while nothing is served."""
 
     def set_traffic(self, shares: Mapping[str, int]) -> None:
-        """Serve these versions, from now on, each its share.
+        """Serve these versions, from now on, each its share; a challenger comes last.
 
         Raises:
             ValueError: the shares are not positive or do not add up to 100.

@@ -52,7 +52,14 @@ _KINDS: dict[str, Any] = {
 
 
 class RequestError(ValueError):
-    """A request that cannot be answered; the message names the field and the fix."""
+    """A request that cannot be answered; the message names the field and the fix.
+
+    `version` is the version that could not, when the request itself is as it should be.
+    """
+
+    def __init__(self, message: str, version: str | None = None) -> None:
+        super().__init__(message)
+        self.version = version
 
 
 class Split(BaseModel):

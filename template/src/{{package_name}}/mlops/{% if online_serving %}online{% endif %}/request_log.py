@@ -37,7 +37,7 @@ REQUESTS = Table(
         Column("execution_duration_ms", "double", "Milliseconds from the request to the answer"),
         Column("request", "string", "Body of the request"),
         Column("response", "string", "Body of the answer"),
-        Column("model_version", "string", "Version that answered; null: it was refused"),
+        Column("model_version", "string", "Version that was asked; null: it was refused before"),
         Column("features", "string", "Inputs of the model as JSON, a list with an object a row"),
     ),
     ("databricks_request_id",),

@@ -20,16 +20,15 @@ class Plan:
 
     `steps` are percents of the requests, growing; 100 alone is a switch that nobody watches. A
     step is left when `min_requests` have been answered by the version; when they have not come
-    within `patience`, the version goes back undecided. More than `max_error_rate` of the version's
-    answers with a server error, or a p99 latency above `max_p99_ms` that is also above `slower`
-    times the champion's, is harm.
+    within `patience`, the version goes back undecided. An error rate above `max_error_rate`, or a
+    p99 latency above `max_p99_ms`, that is also above `worse` times the champion's is harm.
     """
 
     steps: tuple[int, ...] = (10, 50, 100)
     min_requests: int = 200
     max_error_rate: float = 0.01
     max_p99_ms: float = 250.0
-    slower: float = 1.5
+    worse: float = 1.5
     patience: timedelta = timedelta(hours=1)
     poll: timedelta = timedelta(seconds=30)
 
@@ -67,7 +66,7 @@ class Health:
 
     @property
     def error_rate(self) -> float:
-        """Share of the answers that are server errors."""
+        """Share of the requests that failed."""
         return self.errors / self.requests if self.requests else 0.0
 
 
@@ -81,13 +80,16 @@ def judge(challenger: Health, champion: Health | None, plan: Plan) -> tuple[Verd
     of a thousand trials at most: of the first ten requests one may fail by chance.
     """
     rate = f"{challenger.errors} of {challenger.requests} requests failed"
-    if too_many(challenger.errors, challenger.requests, plan.max_error_rate):
-        return "back", f"{rate}, {plan.max_error_rate:.1%} are allowed"
+    # What callers do wrong fails with the champion as well.
+    usual = champion.error_rate * plan.worse if champion else 0.0
+    allowed = min(max(plan.max_error_rate, usual), 0.999)
+    if too_many(challenger.errors, challenger.requests, allowed):
+        return "back", f"{rate}, {allowed:.1%} are allowed"
     if challenger.requests < plan.min_requests:
         return "wait", f"{challenger.requests} of {plan.min_requests} requests"
-    if challenger.error_rate > plan.max_error_rate:
-        return "back", f"{rate}, {plan.max_error_rate:.1%} are allowed"
-    usual = champion.p99_ms * plan.slower if champion and champion.requests else 0.0
+    if challenger.error_rate > allowed:
+        return "back", f"{rate}, {allowed:.1%} are allowed"
+    usual = champion.p99_ms * plan.worse if champion and champion.requests else 0.0
     limit = max(plan.max_p99_ms, usual)
     if not challenger.p99_ms <= limit:
         return "back", f"p99 is {challenger.p99_ms:.0f} ms, {limit:.0f} ms is allowed"
@@ -123,27 +125,29 @@ def roll_out(
     measure: Measure,
     now: Callable[[], datetime],
     sleep: Callable[[timedelta], None],
+    until: int = 100,
 ) -> Outcome:
     """Raise the challenger's share step by step; on harm, or an error here, give all of it back.
 
-    A rollout that was cut short goes on at the step that the endpoint is at. Without a champion
-    there is nothing to compare with and nobody to give the traffic back to: the challenger gets
-    all of it.
+    It ends at `until` percent. A rollout that was cut short goes on at the step that the endpoint
+    is at. Without a champion there is nothing to compare with and nobody to give the traffic back
+    to: the challenger gets all of it.
     """
-    if champion is None or champion == challenger or plan.steps == (100,):
+    if champion is None or champion == challenger or (until == 100 and plan.steps == (100,)):
         endpoint.set_traffic({challenger: 100})
         return Outcome("done", "all traffic at once")
     words = []
     reached = endpoint.traffic().get(challenger, 0)
+    theirs = None  # at 100 %: what the champion did beside it last
     try:
-        for step in plan.steps:
+        for step in (*(step for step in plan.steps if step < until), until):
             if step < reached:
                 continue
             rest = {champion: 100 - step} if step < 100 else {}
             endpoint.set_traffic(rest | {challenger: step})
             began = now()
             while True:
-                theirs = measure(champion, began) if rest else None
+                theirs = measure(champion, began) if rest else theirs
                 verdict, why = judge(measure(challenger, began), theirs, plan)
                 if verdict == "further":
                     words.append(f"{step} %: {why}")

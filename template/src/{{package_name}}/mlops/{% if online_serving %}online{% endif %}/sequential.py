@@ -56,15 +56,19 @@ def judge(outcomes: pd.DataFrame, champion: str, challenger: str, trial: Trial) 
     did not change. Versions are compared within a stratum only: when shares and the world change
     together, the pooled means compare one time with another.
 
-    Raises:
-        ValueError: a loss is not a finite number.
+    A loss that is no finite number is an answer that is none. A challenger that gives one is
+    stopped: who does not answer what is hard looks good on the rest. The champion's are left out.
     """
-    if not np.isfinite(outcomes["loss"].to_numpy(dtype=float)).all():
-        raise ValueError("outcomes: a loss is not a finite number. Fix: leave those rows out.")
     both = outcomes[outcomes["version"].isin((champion, challenger))]
+    finite = np.isfinite(both["loss"].to_numpy(dtype=float))
+    silent = int((both["version"].eq(challenger) & ~finite).sum())
+    both = both[finite]
     sizes = both["version"].value_counts()
     ours, theirs = int(sizes.get(challenger, 0)), int(sizes.get(champion, 0))
     gain, variance = _difference(both, champion, challenger)
+    if silent:
+        reason = f"{silent} answers of the challenger are no finite number"
+        return Judgement("stop", gain, -math.inf, math.inf, ours, theirs, reason)
     if min(ours, theirs) < MIN_ROWS or not variance > 0:
         reason = f"{ours} and {theirs} rows with a label: fewer than {MIN_ROWS} tell nothing"
         verdict: Verdict = "stop" if ours >= trial.most else "keep running"

@@ -1,4 +1,4 @@
-"""Which of the versions on trial answers for an entity."""
+"""Which of the versions that share the traffic answers for an entity."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ def place(entity: str, salt: str) -> float:
     return int.from_bytes(digest, "big") / 2**64 * 100
 
 
-def assigned(entity: str, shares: Mapping[str, int], challenger: str) -> str:
+def assigned(entity: str, shares: Mapping[str, int]) -> str:
     """The version that answers for an entity, under these shares in percent.
 
-    The challenger has the first places: an entity that it once answered for stays with it while
-    its share grows, and one that it did not comes back to it never when the share falls to zero.
-    The salt is the challenger, so that another trial has other entities.
+    The last version, the challenger, has the first places: an entity that it once answered for
+    stays with it while its share grows, and comes back to it never when the share falls to zero.
+    The salt is the challenger, so that another test has other entities.
     """
-    if place(entity, challenger) < shares.get(challenger, 0):
-        return challenger
-    (other,) = (version for version in shares if version != challenger)
-    return other
+    *others, challenger = shares
+    at, end = place(entity, challenger), 0
+    for version in (challenger, *others):
+        end += shares[version]
+        if at < end:
+            return version
+    raise ValueError(f"The shares of {', '.join(shares)} add up to {end}. Fix: to 100.")
