@@ -143,7 +143,8 @@ def journal(home: Path) -> list[dict[str, Any]]:
 def tables(home: Path) -> dict[str, list[str]]:
     """Every Delta table's rows as sorted text. Read without Spark: by another implementation.
 
-    Without what a clock or a draw gave: names of runs, seconds, and how fast a version served.
+    Without what a clock or a draw gave: names of runs, seconds, how fast a version served, how
+    long a job took.
     Numbers to nine digits: a sum over rows that a table holds in another order differs after that.
     """
     found = {}
@@ -152,7 +153,7 @@ def tables(home: Path) -> dict[str, list[str]]:
         columns = sorted({*table.column_names} - {"run_id", "seconds"})
         rows = table.select(columns).to_pylist()
         for row in rows:
-            if row.get("kind") == "infrastructure":
+            if row.get("kind") == "infrastructure" or log.parent.name == "operations_metrics":
                 row |= {"value": None, "reason": None}
         found[log.parent.name] = sorted(
             repr([f"{x:.9g}" if isinstance(x, float) else x for x in row.values()]) for row in rows

@@ -62,6 +62,8 @@ class Workspace:
     monitors: dict[str, dict[str, Any]] = field(default_factory=dict)
     groups: dict[str, set[str]] = field(default_factory=dict)
     """The groups of each user."""
+    runs: list[dict[str, Any]] = field(default_factory=list)
+    """Ended runs of jobs: `job_id`, `start_time`, `run_duration` (ms), `result_state`."""
     calls: list[tuple[str, str, Mapping[str, Any]]] = field(default_factory=list)
     failures: list[tuple[str, int, str]] = field(default_factory=list)
     """(part of "METHOD path", status, error code), each answered once, before anything else."""
@@ -95,6 +97,8 @@ class Workspace:
             return {"userName": self.user}
         if (method, path) == ("GET", "/api/2.0/preview/scim/v2/Users"):
             return self._users(body.get("filter", ""), int(body.get("startIndex", 1)))
+        if method == "GET" and re.fullmatch(r"/api/2\.\d/jobs/runs/list", path):
+            return self._job_runs(body)
         table = re.fullmatch(r"/api/2.1/unity-catalog/tables/([^/]+)/exists", path)
         if table and method == "GET":
             return {"table_exists": table[1] in self.tables}
@@ -133,6 +137,24 @@ class Workspace:
         users = [{"id": "7", "userName": name, "groups": groups}] if name in self.groups else []
         page = users if start == 1 else []
         return {"Resources": page, "totalResults": len(users), "startIndex": start}
+
+    def _job_runs(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """Two a page."""
+        known = {"job_id", "completed_only", "start_time_from", "start_time_to", "page_token"}
+        if unknown := asked.keys() - known:
+            raise Refused(400, "INVALID_PARAMETER_VALUE", f"unknown field {sorted(unknown)}")
+        if asked["job_id"] not in self.jobs:
+            raise Refused(404, "RESOURCE_DOES_NOT_EXIST", f"Job {asked['job_id']} does not exist.")
+        first, last = int(asked["start_time_from"]), int(asked["start_time_to"])
+        ended = {"life_cycle_state": "TERMINATED"}
+        found = [
+            {**run, "state": ended | {"result_state": run["result_state"]}}
+            for run in self.runs
+            if str(run["job_id"]) == asked["job_id"] and first <= run["start_time"] <= last
+        ]
+        start = int(asked.get("page_token") or 0)
+        more = {"next_page_token": str(start + 2)} if len(found) > start + 2 else {}
+        return {"runs": found[start : start + 2], **more}
 
     def _registry(self, method: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
         message = _MESSAGES.get((method, path))

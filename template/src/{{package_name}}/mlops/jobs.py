@@ -11,7 +11,7 @@ Ignored, since they do not change what a run computes: schedules, compute, envir
 notifications, permissions, queues, health rules and timeouts (a task here may take as long as it
 likes). Everything else is refused before the first task starts.
 
-Nothing here reads the clock: the time of a run is given to the Runner.
+No task gets a time from the clock: the time of a run is given to the Runner.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ from .job_check import (
     wheel_entry_points,
 )
 from .notebooks import run_notebook
+from .platform import JobRun
 
 __all__ = ["Findings", "JobFailed", "JobRefused", "Problem", "Runner", "TaskEvent", "check"]
 
@@ -169,6 +170,7 @@ class Runner:
         """
         given = {name: text(value) for name, value in (parameters or {}).items()}
         self._refuse_what_cannot_run(job_key, given)
+        self._at = _time(given.get("as_of")) or self.now or datetime.now(UTC)
         values = self._run_job(job_key, given)
         failures: list[JobFailed] = []
         deployment = _deployment()
@@ -282,10 +284,14 @@ class Runner:
             task["task_key"]: _Step(run, task, (*where, index))
             for index, task in enumerate(job["tasks"])
         }
+        start = time.monotonic()
         errors = self._run_tasks(run, steps)
         needed = {d["task_key"] for s in steps.values() for d in s.task.get("depends_on") or []}
         ends = [run.states[task] for task in steps if task not in needed]
-        if FAILED in ends or UPSTREAM_FAILED in ends:
+        failed = FAILED in ends or UPSTREAM_FAILED in ends
+        seconds = time.monotonic() - start
+        self.platform.note_run(job_id_of(key), JobRun(self._at, seconds, failed))
+        if failed:
             task, cause = next(iter(errors.items()))
             skipped = {t: s for t, s in run.states.items() if s in (UPSTREAM_FAILED, EXCLUDED)}
             raise JobFailed(key, task, cause, skipped) from cause
@@ -382,6 +388,15 @@ class Runner:
             message += f"{items[index]!r}: {type(first).__name__}: {first}"
             raise RuntimeError(message) from first
         return {}
+
+
+def _time(written: str | None) -> datetime | None:
+    """A time as a parameter has it; None for what is none."""
+    try:
+        found = datetime.fromisoformat(written or "")
+    except ValueError:
+        return None
+    return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def compare(op: str, left: str, right: str) -> bool:

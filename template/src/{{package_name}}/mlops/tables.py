@@ -189,6 +189,23 @@ RETRAINING_DECISIONS = Table(
     ("window_start", "window_end", "model", "model_version"),
 )
 
+OPERATIONS_METRICS = Table(
+    "operations_metrics",
+    "How the jobs did in a window: failures, time, cost",
+    (
+        Column("window_start", "timestamp", "Start of the window, exclusive"),
+        Column("window_end", "timestamp", "End of the window, inclusive"),
+        Column("model", "string", "Name of the registered model"),
+        Column("subject", "string", "Name of the job"),
+        Column("metric", "string", "failed_runs, run_seconds (the median), total_seconds, ..."),
+        Column("value", "double", "What was measured"),
+        Column("high", "double", "The most that is right; null: no such limit"),
+        Column("passed", "boolean", "Whether the value is within its limit"),
+        Column("reason", "string", "The result in words"),
+    ),
+    ("window_start", "window_end", "model", "subject", "metric"),
+)
+
 EVIDENCE = (
     QUARANTINE,
     REFRESHES,
@@ -199,4 +216,5 @@ EVIDENCE = (
     DRIFT_METRICS,
     PERFORMANCE_METRICS,
     RETRAINING_DECISIONS,
+    OPERATIONS_METRICS,
 )

@@ -33,6 +33,15 @@ class Span:
     until: datetime
 
 
+@dataclass(frozen=True)
+class JobRun:
+    """A run of a job that has ended: its data time, how long it took and whether it failed."""
+
+    at: datetime
+    seconds: float
+    failed: bool
+
+
 def naive(time: datetime) -> pd.Timestamp:
     """A time as tables have it in pandas: UTC without saying so."""
     import pandas as pd
@@ -219,6 +228,11 @@ class Platform(ABC):
     def __getstate__(self) -> dict[str, Any]:
         """Everything but the session, which belongs to this process."""
         return self.__dict__ | {"spark": None}
+
+    # -- jobs -----------------------------------------------------------------------------------
+    @abstractmethod
+    def job_runs(self, job_id: str, since: datetime, until: datetime) -> list[JobRun]:
+        """The runs of a job that have ended, with a data time in (since, until]."""
 
     # -- models ---------------------------------------------------------------------------------
     @abstractmethod

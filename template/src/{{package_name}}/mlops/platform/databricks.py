@@ -10,7 +10,7 @@ from uuid import uuid4
 
 from ..declarations import Column
 from ..tables import Table, create_table_sql
-from .base import Platform, Span
+from .base import JobRun, Platform, Span
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -143,6 +143,25 @@ class DatabricksPlatform(Platform):
         from databricks.sdk.runtime import dbutils
 
         return str(dbutils.secrets.get(scope=__package__.split(".")[0], key=name))
+
+    def job_runs(self, job_id: str, since: datetime, until: datetime) -> list[JobRun]:
+        """Ask the workspace; a data time is when a run has started."""
+        from databricks.sdk import WorkspaceClient
+        from databricks.sdk.service.jobs import RunResultState as Result
+
+        first, last = (int(time.timestamp() * 1000) for time in (since, until))
+        right = {Result.SUCCESS, Result.SUCCESS_WITH_FAILURES, Result.CANCELED}
+        runs = WorkspaceClient().jobs.list_runs(
+            job_id=int(job_id), completed_only=True, start_time_from=first + 1, start_time_to=last
+        )
+        return [
+            JobRun(
+                at=datetime.fromtimestamp((run.start_time or 0) / 1000, tz=UTC),
+                seconds=(run.run_duration or 0) / 1000,
+                failed=run.state is not None and run.state.result_state not in right,
+            )
+            for run in runs
+        ]
 
     def use_experiment(self, name: str) -> None:
         """Use the workspace experiment the bundle has made."""

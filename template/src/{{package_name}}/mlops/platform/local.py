@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,12 +22,10 @@ from deltalake import DeltaTable, Schema
 from ..declarations import Column
 from ..predictions import as_column
 from ..tables import Table
-from .base import Platform, Span
+from .base import JobRun, Platform, Span
 from .spark import start_session
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     import pandas as pd
     import pyarrow as pa
     from deltalake.table import TableMerger
@@ -227,6 +226,27 @@ class LocalPlatform(Platform):
     def secret(self, name: str) -> str | None:
         """Ask the environment, in capitals."""
         return os.environ.get(name.upper())
+
+    # -- jobs: a line a run, which the job runner writes -------------------------------------------
+    def note_run(self, job_id: str, run: JobRun) -> None:
+        """Keep a run that has ended."""
+        line = {"job": job_id, "at": run.at.isoformat(), "seconds": run.seconds}
+        with self._runs.open("a") as file:
+            file.write(json.dumps(line | {"failed": run.failed}) + "\n")
+
+    def job_runs(self, job_id: str, since: datetime, until: datetime) -> list[JobRun]:
+        """Read the lines."""
+        found = []
+        for line in self._runs.read_text().splitlines() if self._runs.exists() else ():
+            one = json.loads(line)
+            at = datetime.fromisoformat(one["at"])
+            if one["job"] == job_id and since < at <= until:
+                found.append(JobRun(at, one["seconds"], one["failed"]))
+        return found
+
+    @property
+    def _runs(self) -> Path:
+        return self.home / "job_runs.jsonl"
 
     # -- models ---------------------------------------------------------------------------------
     def use_experiment(self, name: str) -> None:

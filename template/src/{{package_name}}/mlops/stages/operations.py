@@ -1,0 +1,54 @@
+"""Watch the jobs themselves: runs that failed, runs that take long, what they cost."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from .. import operations
+from ..platform import Platform, naive
+from ..registry import Registry
+from ..tables import OPERATIONS_METRICS
+from ..team import PROBLEM
+from . import ParameterError, TaskValues, entry_point, names
+
+
+def run(
+    platform: Platform,
+    *,
+    as_of: datetime,
+    jobs: str,
+    model_name: str | None = None,
+    since: datetime | None = None,
+) -> TaskValues:
+    """Watch the runs in (since, as_of], by default the last `monitoring_window`.
+
+    `jobs` has the name and id of each job: `features=1,training=2`.
+    """
+    model = Registry(platform, model_name).model
+    start = since or as_of - PROBLEM.monitoring_window
+    runs = {job: platform.job_runs(job_id, start, as_of) for job, job_id in _ids(jobs).items()}
+    usual: dict[str, list[float]] = {}
+    if platform.exists(OPERATIONS_METRICS.name):
+        past = platform.frame(OPERATIONS_METRICS.name, metric="run_seconds", model=model)
+        past = past[past["window_end"] < naive(as_of)]
+        usual = {str(job): part["value"].tolist() for job, part in past.groupby("subject")}
+    found = operations.of_jobs(runs, usual)
+    rows = [
+        (start, as_of, model, one.subject, one.metric, one.value, one.high, one.passed, one.reason)
+        for one in found
+    ]
+    platform.record(OPERATIONS_METRICS, list(rows))
+    return None
+
+
+def _ids(jobs: str) -> dict[str, str]:
+    pairs = [pair.partition("=") for pair in names(jobs)]
+    wrong = [job for job, _, job_id in pairs if not job or not job_id.isdigit()]
+    if wrong:
+        raise ParameterError(
+            f"--jobs={jobs!r} has no id for {wrong[0]!r}. Fix: write it like features=1,training=2."
+        )
+    return {job: job_id for job, _, job_id in pairs}
+
+
+main = entry_point(run)
