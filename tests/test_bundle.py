@@ -48,24 +48,6 @@ CASES: dict[str, dict[str, Any]] = {
         **PRINCIPALS,
     },
 }
-STAGES = [
-    "ingest",
-    "features",
-    "train",
-    "evaluate",
-    "approve",
-    "deploy",
-    "decide",
-    "score",
-    "monitor",
-]
-CHOSEN = [
-    "deliver",
-    "score_stream",
-    "publish",
-    "roll_out",
-    "ab_test",
-]  # stages that an answer brings
 
 
 class Project:
@@ -86,10 +68,7 @@ class Project:
         """What an installed wheel would tell, read off the stages."""
         assert package == self.package
         found = {}
-        for stage in [*STAGES, *CHOSEN]:
-            path = self.root / "src" / self.package / "mlops/stages" / f"{stage}.py"
-            if stage in CHOSEN and not path.exists():
-                continue
+        for path in (self.root / "src" / self.package / "mlops/stages").glob("[!_]*.py"):
             run = next(
                 node
                 for node in ast.parse(path.read_text("utf-8")).body
