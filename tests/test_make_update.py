@@ -14,7 +14,18 @@ from pathlib import Path
 import copier
 import pytest
 import yaml
-from conftest import ROOT, answers_of, commit, copy_template, files_of, git, render, team_files
+from conftest import (
+    ROOT,
+    answers_of,
+    call,
+    commit,
+    copy_template,
+    files_of,
+    git,
+    load,
+    render,
+    team_files,
+)
 from test_project import LOCK, finish
 from test_update import HOSTILE, contents, edit
 
@@ -26,15 +37,9 @@ PRINCIPAL = "00000000-1111-2222-3333-444444444444"
 def script(
     project: Path, *arguments: str, check: bool = False, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run the project's own script, as make does."""
+    """Run the project's own script."""
     words = [*arguments] if check or arguments[0] == "status" else [*arguments, "--no-check"]
-    return subprocess.run(
-        [sys.executable, "scripts/template.py", *words],
-        cwd=project,
-        text=True,
-        capture_output=True,
-        env={**os.environ, **environment},
-    )
+    return call(load(project / "scripts/template.py"), project, *words, **environment)
 
 
 def updated(project: Path, *arguments: str) -> str:
@@ -171,6 +176,21 @@ def test_edits_follow_moves_and_removals_are_conflicts(old: Callable[..., Path])
     assert script(project, "update", "--undo").returncode == 2
 
 
+def test_undo_brings_back_what_a_person_removed_to_resolve(old: Callable[..., Path]) -> None:
+    """Or moved: the conflict is a file that the template removed and the update left alone."""
+    project = old()
+    edit_all(project)
+    before = contents(project)
+    assert script(project, "update").returncode == 1
+    git(project, "rm", "--quiet", "docs/roll-back.md")
+    git(project, "mv", "docs/promote.md", "docs/promoting.md")
+    assert script(project, "update", "--undo").returncode == 0
+    assert "docs/roll-back.md" in contents(project)
+    (project / "docs/promoting.md").rename(project / "docs/promote.md")  # no part of the update
+    assert contents(project) == before
+    is_untouched(project)
+
+
 def test_both_changed_the_same_lines(old: Callable[..., Path]) -> None:
     project = old()
     edit(project / "Makefile", lambda text: text + "# ours, at the same place\n")
@@ -202,11 +222,15 @@ def test_result_is_a_fresh_render(
     assert "Newest    this one" in script(project, "status").stdout
 
 
-@pytest.mark.full
-def test_dry_run_changes_nothing(old: Callable[..., Path]) -> None:
+def test_dry_run_tells_conflicts_and_changes_nothing(old: Callable[..., Path]) -> None:
     project = old()
-    assert "Would change docs/roll-back.md" in updated(project, "--dry-run")
+    edit_all(project)
+    done = script(project, "update", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert "Would change docs/runbooks/retrain.md" in done.stdout
+    assert "1 would be in conflict:\n  docs/roll-back.md  the template removed it" in done.stderr
     is_untouched(project)
+    assert script(project, "update", "--undo").returncode == 2, "nothing to take back"
 
 
 @pytest.mark.full
@@ -321,8 +345,13 @@ def test_package_name_cannot_change(old: Callable[..., Path]) -> None:
 
 
 @pytest.mark.full
-def test_unknown_version_is_refused(old: Callable[..., Path]) -> None:
-    refused(old(), "no version v7.7.7", "--vcs-ref", "v7.7.7")
+def test_unknown_and_older_versions_are_refused(old: Callable[..., Path]) -> None:
+    project = old()
+    refused(project, "no version v7.7.7", "--vcs-ref", "v7.7.7")
+    updated(project)
+    commit(project)
+    said = refused(project, "v0.1.0 is older than v0.2.0", "--vcs-ref", "v0.1.0")
+    assert "git revert" in said
 
 
 @pytest.mark.full
@@ -507,6 +536,20 @@ def test_unreachable_template(old: Callable[..., Path], versions: Path, home: st
 
 
 @pytest.mark.full
+def test_offline_from_a_clone(old: Callable[..., Path], versions: Path) -> None:
+    """As docs/update.md says: git takes the clone for the address, which stays as it was."""
+    project = old()
+    home = "https://127.0.0.1:9/template.git"
+    edit(project / ".copier-answers.yml", lambda text: text.replace(str(versions), home))
+    commit(project)
+    instead = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_VALUE_0": home}
+    done = script(project, "update", GIT_CONFIG_KEY_0=f"url.{versions}.insteadOf", **instead)
+    assert done.returncode == 0, done.stderr
+    assert answers_of(project)["_src_path"] == home
+    assert answers_of(project)["_commit"] == "v0.2.0"
+
+
+@pytest.mark.full
 def test_moved_template(old: Callable[..., Path], versions: Path, tmp_path: Path) -> None:
     """Its new home came without tags, too: hooks/releases.yml stands in."""
     project = old()
@@ -576,27 +619,20 @@ def test_untracked_file_in_the_way(old: Callable[..., Path]) -> None:
     assert "  docs/added.md" in refused(project, "Move them away")
 
 
-# Stands before git in PATH and kills the update when it is about to run, or has run, a command.
-KILLER = """#!{python}
-import os, signal, subprocess, sys
-git, command, when = {git!r}, {command!r}, {when!r}
-hit = command in sys.argv[1:]
-if hit and when == "before":
-    os.kill(os.getppid(), signal.SIGKILL)
-    sys.exit(1)
-if hit and when == "within":  # as if git had died: half of the files, the lock, no index
-    for name in ("docs/added.md", "Makefile"):
-        open(name, "w").write("half a fi")
-    open(".git/index.lock", "w").close()
-    os.kill(os.getppid(), signal.SIGKILL)
-    sys.exit(1)
-code = subprocess.run([git, *sys.argv[1:]]).returncode
-if hit:
-    os.kill(os.getppid(), signal.SIGKILL)
-sys.exit(code)
+# Stands before git in PATH and kills the update when it writes the project, before or after.
+KILLER = """#!/bin/sh
+case " $* " in *" -u "*) ;; *) exec {git} "$@" ;; esac
+case {when} in
+within) # as if git had died: half of the files, the lock, no index
+    for name in docs/added.md Makefile; do printf "half a fi" > $name; done
+    : > .git/index.lock ;;
+after) {git} "$@" ;;
+esac
+kill -9 $PPID
 """
 
 
+UPDATE = [sys.executable, "scripts/template.py", "update", "--no-check"]
 SLOW = [pytest.param(when, marks=pytest.mark.full) for when in ("before", "after")]
 
 
@@ -607,10 +643,12 @@ def test_killed_while_writing(old: Callable[..., Path], tmp_path: Path, when: st
     before = contents(project)
     shim = tmp_path / "bin/git"
     shim.parent.mkdir()
-    values = {"python": sys.executable, "git": shutil.which("git"), "when": when}
-    shim.write_text(KILLER.format(command="-u", **values))
+    shim.write_text(KILLER.format(git=shutil.which("git"), when=when))
     shim.chmod(0o755)
-    killed = script(project, "update", PATH=f"{shim.parent}{os.pathsep}{os.environ['PATH']}")
+    path = f"{shim.parent}{os.pathsep}{os.environ['PATH']}"
+    killed = subprocess.run(
+        UPDATE, cwd=project, capture_output=True, env={**os.environ, "PATH": path}
+    )
     assert killed.returncode == -signal.SIGKILL
     if when == "before":
         assert contents(project) == before
@@ -628,8 +666,7 @@ def test_killed_at_any_time(old: Callable[..., Path], seconds: float) -> None:
     project = old()
     edit_all(project)
     before = contents(project)
-    command = [sys.executable, "scripts/template.py", "update", "--no-check"]
-    process = subprocess.Popen(command, cwd=project, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = subprocess.Popen(UPDATE, cwd=project, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
         process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:

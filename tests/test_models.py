@@ -55,12 +55,20 @@ def versions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return template
 
 
-@pytest.fixture
-def old(versions: Path, tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def first(versions: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A committed project of version 1."""
-    project = tmp_path / "project"
+    project = tmp_path_factory.mktemp("first") / "project"
     copier.run_copy(str(versions), project, defaults=True, quiet=True, vcs_ref="v0.1.0")
     commit(project)
+    return project
+
+
+@pytest.fixture
+def old(first: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    project = shutil.copytree(first, tmp_path / "project")
+    git(project, "reset", "--quiet")
     return project
 
 
@@ -186,14 +194,19 @@ def test_bad_requests_are_refused_with_the_fix(old: Path) -> None:
 
 
 @pytest.mark.full  # some minutes: the jobs of two models, each in a process of its own
-def test_two_models_live_side_by_side(template: Path, tmp_path: Path) -> None:
-    project = render(template, tmp_path / "project")
-    commit(project)
+def test_two_models_live_side_by_side(old: Path) -> None:
+    """Added, checked, updated, checked again, then run."""
+    project = old
     if LOCK.exists():
         shutil.copy(LOCK, project / "uv.lock")
     finish("make", "setup", cwd=project, CI="")
     commit(project)
     add(project, "minutes_late", "regression")
+    assert "0 problems in the bundle" in finish("make", "check", cwd=project)
+    commit(project)
+    updated(project)
+    for name in ("scoring", "minutes_late.scoring"):
+        assert "task_key: score_rows" in (project / f"resources/{name}.job.yml").read_text()
     assert "0 problems in the bundle" in finish("make", "check", cwd=project)
 
     def run(job: str, *parameters: str) -> None:

@@ -8,11 +8,13 @@ import platform
 import re
 import shutil
 import subprocess
+import sys
 import zipfile
 from pathlib import Path
+from unittest import mock
 
 import pytest
-from conftest import commit, copy_template, git, render
+from conftest import call, commit, copy_template, git, load, render
 from test_ci import Lab, lab, made
 from test_update import edit
 
@@ -32,14 +34,24 @@ def start(project: Path, *command: str, **environment: str) -> subprocess.Comple
 
 
 # ---- make release -------------------------------------------------------------------------------
-@pytest.fixture(params=["tag", "branch"])
-def released(request: pytest.FixtureRequest, template: Path, tmp_path: Path) -> tuple[Path, str]:
-    """A project with a remote, and the refs its releases have."""
-    project = render(template, tmp_path / "project", release_by=request.param)
+@pytest.fixture(scope="module", params=["tag", "branch"])
+def rendered(
+    request: pytest.FixtureRequest, template: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, str]:
+    """A project, and the refs its releases have."""
+    folder = tmp_path_factory.mktemp("released") / "project"
+    project = render(template, folder, release_by=request.param)
     commit(project)
+    return project, {"tag": "refs/tags/v", "branch": "refs/heads/release/"}[request.param]
+
+
+@pytest.fixture
+def released(rendered: tuple[Path, str], tmp_path: Path) -> tuple[Path, str]:
+    """A copy of it with a remote."""
+    project = shutil.copytree(rendered[0], tmp_path / "project")
     git(project, "clone", "--quiet", "--bare", str(project), str(tmp_path / "remote.git"))
     git(project, "remote", "add", "origin", str(tmp_path / "remote.git"))
-    return project, {"tag": "refs/tags/v", "branch": "refs/heads/release/"}[request.param]
+    return project, rendered[1]
 
 
 def test_release_pushes_what_starts_one(released: tuple[Path, str]) -> None:
@@ -305,10 +317,15 @@ def team_edits(project: Path) -> None:
     commit(project)
 
 
+def proposed(project: Path) -> subprocess.CompletedProcess[str]:
+    """Run the script of `make propose-update`, without publishing."""
+    with mock.patch.object(sys, "path", [str(project / "scripts"), *sys.path]):
+        return call(load(project / "scripts/propose_update.py"), project)
+
+
 def test_text_of_the_pull_request_lists_conflicts(old: Lab) -> None:
     team_edits(old.project)
-    done = start(old.project, "make", "propose-update", PATH=f"{old.programs}:/usr/bin:/bin")
-    assert done.returncode
+    assert proposed(old.project).returncode == 3
     text = (old.project / "reports/template-update.md").read_text()
     assert "- `Makefile`: both changed the same lines" in text
     assert "- `docs/roll-back.md`: the template removed it, you changed it" in text
@@ -331,7 +348,7 @@ def test_unreachable_template_fails_the_run(old: Lab, tmp_path: Path) -> None:
 
 def test_nothing_newer_changes_nothing(lab: Lab) -> None:
     before = lab.head()
-    done = start(lab.project, "make", "propose-update", PATH=f"{lab.programs}:/usr/bin:/bin")
+    done = proposed(lab.project)
     assert done.returncode == 0, done.stdout
     assert "nothing newer than v0.1.0" in done.stdout
     assert lab.head() == before
