@@ -158,8 +158,9 @@ def fetch_template(source: str, to: Path) -> Path:
         git(to.parent, "clone", "--quiet", "--bare", url, str(to))
     except TemplateError as error:
         raise TemplateError(
-            f"The template {source} cannot be reached.\n{error}\nOffline? Try again later. Has it "
-            "moved? make update ARGS='--source NEW-ADDRESS'"
+            f"The template {source} cannot be reached.\n{error}\nOffline? Try again later, or "
+            "update from a clone (docs/update.md). Has it moved? "
+            "make update ARGS='--source NEW-ADDRESS'"
         ) from None
     if (to / "shallow").exists():
         raise TemplateError(
@@ -420,10 +421,11 @@ def apply(project: Path, merged: Merge) -> None:
             "Files that git does not track are where the template adds its own. Move them away:\n"
             + "\n".join(f"  {path}" for path in in_the_way)
         )
-    state_file(project).write_text(json.dumps({"head": head, "tree": merged.tree}), "utf-8")
+    paths = {entry.split("\t", 1)[1] for entry in merged.unmerged}
+    state = {"head": head, "tree": merged.tree, "conflicts": sorted(paths)}
+    state_file(project).write_text(json.dumps(state), "utf-8")
     git(project, "read-tree", "-m", "-u", head, merged.tree)
     if merged.unmerged:
-        paths = {entry.split("\t", 1)[1] for entry in merged.unmerged}
         lines = [f"0 {'0' * 40}\t{path}" for path in sorted(paths)] + merged.unmerged
         given = "".join(f"{line}\0" for line in lines).encode("utf-8", "surrogateescape")
         git(project, "update-index", "-z", "--index-info", given=given)
@@ -459,8 +461,10 @@ def undo(project: Path) -> None:
             if folder == project or not folder.is_dir() or any(folder.iterdir()):
                 break
             folder.rmdir()
-    others = set(changed_paths(project, state["head"], state["tree"])) - set(added)
-    if others:
+    # A file that only the template removed is as it was, until a person resolves that.
+    held = entries(git(project, "ls-tree", "-r", "-z", "--name-only", state["head"]))
+    others = {*changed_paths(project, state["head"], state["tree"]), *state.get("conflicts", [])}
+    if others := others & {*held}:
         given = "".join(f"{name}\0" for name in sorted(others)).encode("utf-8", "surrogateescape")
         options = ("--pathspec-from-file=-", "--pathspec-file-nul")
         git(project, "--literal-pathspecs", "checkout", "--quiet", "HEAD", *options, given=given)
@@ -556,6 +560,12 @@ def prepare(
         wanted = answers["_commit"]
     if not has_commit(template, wanted):
         raise TemplateError(f"The template has no version {wanted}.")
+    recorded = answers["_commit"]
+    if contains(template, recorded, wanted) and not contains(template, wanted, recorded):
+        raise TemplateError(
+            f"{wanted} is older than {recorded}, which this project has. An update only goes "
+            "forward. Fix: git revert the commit of the update that you do not want."
+        )
     updated = workshop.updated(base, wanted, data or [])
     after = read_answers(updated)
     old, new = answers["_commit"], after["_commit"]
@@ -628,9 +638,12 @@ def end(
     """List the conflicts, or check the project; the exit code."""
     if conflicts:
         width = max(len(path) for path, _ in conflicts)
-        print(f"\n{len(conflicts)} in conflict:", file=sys.stderr)
+        would = "would be " if options.dry_run else ""
+        print(f"\n{len(conflicts)} {would}in conflict:", file=sys.stderr)
         for path, kind in conflicts:
             print(f"  {path:{width}}  {kind}", file=sys.stderr)
+        if options.dry_run:
+            return 0
         print(
             "Edit each (git mergetool helps), git add or git rm it, then make check and git commit."
             "\nOr take it all back: make update ARGS=--undo",
