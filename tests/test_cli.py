@@ -140,6 +140,26 @@ def test_every_target_is_valid(
         assert not re.search(r"Warning|Recommendation|Error", said), said
 
 
+def test_additions_have_a_file_of_their_own(
+    workspace: Workspace, template: Path, tmp_path: Path
+) -> None:
+    """`resources/team.yml` adds variables, sets them for a target, and changes one of ours."""
+    project = workspace.project(template, tmp_path / "project", **principals({}))
+    page = (project / "docs/update.md").read_text("utf-8")
+    added = page.split("```\n# resources/team.yml")[1].split("\n", 1)[1].split("```")[0]
+    (project / "resources/team.yml").write_text(added)
+    commit(project)
+    for target, region, cron in (
+        ("staging", "west", "0 0 4 1 * ?"),
+        ("prod", "north", "0 30 2 * * ?"),
+    ):
+        said = workspace.bundle(project, target, "validate", "--strict", "-o", "json")
+        bundle = json.loads(said[said.index("{") :])
+        assert bundle["variables"]["region"]["value"] == region
+        schedule = bundle["resources"]["jobs"]["training"]["schedule"]
+        assert schedule["quartz_cron_expression"] == cron
+
+
 @pytest.mark.parametrize(
     "case", [case if case == "all" else pytest.param(case, marks=SLOW) for case in CASES]
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -34,6 +35,9 @@ def versions(tmp_path_factory: pytest.TempPathFactory) -> Path:
         edit(path, lambda text: text + "# of version 2\n")
     (template / "template/notebooks/explore.py.jinja").unlink()
     (package / "features/added.py").write_text('"""An example of version 2."""\n')
+    variables, new = "variables:\n", "variables:\n  new:\n    description: New.\n    default: 1\n"
+    bundle = template / "template/databricks.yml.jinja"
+    edit(bundle, lambda text: text.replace(variables, new, 1))
     pins = template / "hooks/versions.yml"
     edit(pins, lambda text: text.replace('scikit-learn: ">=1.5,<2"', 'scikit-learn: ">=1.6,<2"'))
     edit(pins, lambda text: text.replace('types-pyyaml: ">=6,<7"', 'types-pyyaml: ">=6.0.1,<7"'))
@@ -109,6 +113,29 @@ def test_team_requirements_and_template_pins_merge(versions: Path, tmp_path: Pat
     text = (project / "pyproject.toml").read_text("utf-8")
     for line in ("holidays>=0.5", "hypothesis>=6", "scikit-learn>=1.6,<2", "types-pyyaml>=6.0.1"):
         assert line in text
+
+
+def test_additions_to_the_bundle_have_a_file_of_their_own(
+    versions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The example of docs/update.md: no update meets it, and the bundle has what it says."""
+    project = old_project(versions, tmp_path / "project", package_name="additions")
+    page = (project / "docs/update.md").read_text("utf-8")
+    added = page.split("```\n# resources/team.yml")[1].split("\n", 1)[1].split("```")[0]
+    added += "resources: {jobs: {prices: {name: prices, description: '${var.region}'}}}\n"
+    (project / "resources/team.yml").write_text(added)
+    commit(project)
+    update(project)
+    assert (project / "resources/team.yml").read_text() == added
+    monkeypatch.syspath_prepend(str(project / "src"))
+    load = importlib.import_module("additions.mlops.bundle").load
+    for target, region, cron in (
+        ("staging", "west", "0 0 4 1 * ?"),
+        ("prod", "north", "0 30 2 * * ?"),
+    ):
+        bundle = load(project, target)
+        assert bundle.jobs["training"]["schedule"]["quartz_cron_expression"] == cron
+        assert bundle.jobs["prices"]["description"] == region
 
 
 def test_update_equals_a_fresh_render(versions: Path, tmp_path: Path) -> None:
