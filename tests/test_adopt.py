@@ -40,6 +40,39 @@ where = ["src"]
     "notebooks/01 Überblick.ipynb": '{"cells": [], "metadata": {}, "nbformat": 4, '
     '"nbformat_minor": 5}\n',
     "notebooks/train.py": "# Databricks notebook source\nprint('train')\n",
+    "databricks.yml": """\
+bundle:
+  name: churn
+include:
+  - resources/*.yml
+variables:
+  months:
+    description: How many months ahead.
+    default: 1
+targets:
+  dev:
+    default: true
+    workspace:
+      host: https://adb-7777777777777777.7.azuredatabricks.net
+  prod:
+    workspace:
+      host: https://adb-8888888888888888.8.azuredatabricks.net
+    variables:
+      months: 3
+""",
+    "resources/churn.job.yml": """\
+resources:
+  jobs:
+    churn:
+      name: churn
+      max_concurrent_runs: 1
+      tasks:
+        - task_key: train
+          notebook_task:
+            notebook_path: ../notebooks/train.py
+            base_parameters:
+              months: ${var.months}
+""",
     ".github/workflows/ci.yml": "name: CI\non: push\njobs:\n  test:\n"
     "    runs-on: ubuntu-latest\n    steps:\n      - run: make test\n",
     ".gitignore": "*.csv\n.venv/\n/data/\n",
@@ -48,8 +81,20 @@ where = ["src"]
     "LICENSE": "All rights reserved.\n",
     "data/.gitkeep": "",
 }
-BOTH = {".gitignore", "Makefile", "README.md", "pyproject.toml"}
+# What of their databricks.yml goes on.
+ADDITIONS = """\
+variables:
+  months:
+    description: How many months ahead.
+    default: 1
+targets:
+  prod:
+    variables:
+      months: 3
+"""
+BOTH = {".gitignore", "Makefile", "README.md", "databricks.yml", "pyproject.toml"}
 NEW = "churn_model"
+LEFT_OUT = '["src/churn", "tests/test_*.py", "notebooks/train.py"]'
 
 
 def blocks() -> list[str]:
@@ -104,8 +149,11 @@ def merged(template_of_two: Path, foreign: Path) -> Path:
 def decide(project: Path) -> None:
     """What the table of the page says about files that both have."""
     git(project, "checkout", "--ours", "README.md")
-    git(project, "checkout", "--theirs", "Makefile", "pyproject.toml")
+    git(project, "checkout", "--theirs", "Makefile", "databricks.yml", "pyproject.toml")
+    (project / "resources/team.yml").write_text(ADDITIONS)
     (project / "team.mk").write_text(git(project, "show", "HEAD:Makefile"))
+    notebooks = project / "tests/integration/test_notebooks.py"
+    edit(notebooks, lambda text: text.replace('TESTED = {"', 'TESTED = {"train", "'))
     ours = git(project, "show", "HEAD:.gitignore")
     git(project, "checkout", "--theirs", ".gitignore")
     edit(project / ".gitignore", lambda text: text + "\n# Ours\n" + ours)
@@ -115,9 +163,7 @@ def decide(project: Path) -> None:
         lambda text: (
             text.replace(example, f'    "holidays>=0.5",\n{example}')
             .replace(f'packages = ["src/{NEW}"]', f'packages = ["src/{NEW}", "src/churn"]')
-            .replace(
-                "[tool.ruff]\n", '[tool.ruff]\nextend-exclude = ["src/churn", "tests/test_*.py"]\n'
-            )
+            .replace("[tool.ruff]\n", f"[tool.ruff]\nextend-exclude = {LEFT_OUT}\n")
         ),
     )
 
@@ -142,6 +188,7 @@ def second_version(template: Path) -> None:
     (docs / "runbooks").mkdir()
     git(template, "mv", str(docs / "retrain.md.jinja"), str(docs / "runbooks"))
     edit(template / "template/Makefile.jinja", lambda text: "# Version 2.\n" + text)
+    edit(template / "template/databricks.yml.jinja", lambda text: "# Version 2.\n" + text)
     edit(template / "template/.gitignore", lambda text: "# Version 2.\n" + text)
     edit(template / "template/README.md.jinja", lambda text: text + "Version 2.\n")
     commit(template)
@@ -150,13 +197,15 @@ def second_version(template: Path) -> None:
 
 def is_adopted_and_updated(project: Path) -> None:
     """Theirs is theirs, and the new version is there."""
-    for name in THEIRS.keys() - {".gitignore", "Makefile", "pyproject.toml"}:
+    for name in THEIRS.keys() - (BOTH - {"README.md"}):  # notebooks among them, where they were
         assert (project / name).read_text("utf-8") == THEIRS[name], name
     assert (project / "docs/runbooks/retrain.md").is_file()
     assert (project / "Makefile").read_text().startswith("# Version 2.\n")
     ignored = (project / ".gitignore").read_text()
     assert ignored.startswith("# Version 2.\n")
     assert ignored.endswith(THEIRS[".gitignore"])
+    assert (project / "resources/team.yml").read_text() == ADDITIONS
+    assert "Version 2." in (project / "databricks.yml").read_text()
     assert '"holidays>=0.5"' in (project / "pyproject.toml").read_text()
     assert answers_of(project)["_commit"] == "v0.2.0"
     assert "Add LICENSE" in git(project, "log", "--format=%s")
