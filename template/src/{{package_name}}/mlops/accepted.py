@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import re
 from collections.abc import Callable
@@ -44,7 +45,9 @@ def accepts(kind: str) -> FromDict | None:
 def refused(bundle: Bundle, kind: str, key: str, from_dict: FromDict) -> list[Problem]:
     """What Databricks has against a resource, at the field it names where it names one."""
     try:
-        from_dict(bundle.resources[kind][key])
+        given = bundle.resources[kind][key]
+        if field := _no_scalar(from_dict(given), given):
+            raise ValueError(f"'{field}' must be a single value")
     except (TypeError, ValueError, AttributeError) as error:
         message = f"Databricks does not accept {kind[:-1]} `{key}`: {error}"
         where: Where = ("resources", kind, key)
@@ -54,6 +57,24 @@ def refused(bundle: Bundle, kind: str, key: str, from_dict: FromDict) -> list[Pr
         at = min(fits, key=len) if fits else where
         return [bundle.problem(at, message, "correct the field or value that is named")]
     return []
+
+
+def _no_scalar(made: Any, given: Any) -> str | None:
+    """Name of a field that is given a list or map and takes a single value.
+
+    The classes make text of it.
+    """
+    if isinstance(made, list) and isinstance(given, list):
+        pairs = zip(made, given, strict=False)
+        return next(filter(None, (_no_scalar(*pair) for pair in pairs)), None)
+    if dataclasses.is_dataclass(made) and isinstance(given, dict):
+        for name, value in given.items():
+            taken = getattr(made, name, None)
+            if isinstance(value, list | dict) and isinstance(taken, str):
+                return str(name)
+            if inside := _no_scalar(taken, value):
+                return inside
+    return None
 
 
 def _value(bundle: Bundle, where: Where) -> object:

@@ -42,10 +42,23 @@ _TARGET_PARTS = words(
 )
 _TOP = _TARGET_PARTS | words("experimental include python scripts targets")
 _TARGET = _TARGET_PARTS | words("cluster_id compute_id default git mode")
-_PRESETS = words(
-    "artifacts_dynamic_version jobs_max_concurrent_runs name_prefix pipelines_development "
-    "source_linked_deployment tags trigger_pause_status"
-)
+_PARTS = {
+    "bundle": words("cluster_id compute_id databricks_cli_version deployment engine git name uuid"),
+    "presets": words(
+        "artifacts_dynamic_version jobs_max_concurrent_runs name_prefix pipelines_development "
+        "source_linked_deployment tags trigger_pause_status"
+    ),
+    "run_as": words("group_name service_principal_name user_name"),
+    "workspace": words(
+        "account_id artifact_path auth_type azure_client_id azure_environment azure_login_app_id "
+        "azure_tenant_id azure_use_msi azure_workspace_resource_id client_id "
+        "experimental_is_unified_host file_path google_service_account host profile "
+        "resource_path root_path state_path workspace_id"
+    ),
+}
+_ARTIFACT = words("build dynamic_version executable files path type")
+_GIT = words("branch origin_url")
+_PERMISSION = words("group_name level service_principal_name user_name")
 _SETTINGS = ("artifacts", "permissions", "presets", "run_as")
 _VARIABLE = words("default description lookup type")
 _RESOURCES = words(
@@ -142,9 +155,8 @@ def load(
     problems.unknown_fields(tree.get("resources"), _RESOURCES, "resources")
     for kind, found in (tree.get("resources") or _empty(tree)).fields().items():
         problems.must_be(dict, found, f"resources.{kind}")
-    problems.unknown_fields(tree.get("presets"), _PRESETS, "presets")
     bundle = tree.get("bundle") or _empty(tree)
-    problems.must_be(dict, bundle, "bundle")
+    _check_parts(problems, tree, chosen)
     if not bundle.get("name"):
         problems.add(bundle, "the bundle has no name", "set bundle.name")
     problems.stop_if_any()
@@ -214,6 +226,35 @@ def _read_all(root: Path, problems: Problems) -> Node:
             _no_key_twice(problems, part, defined)
             tree = merge(tree, part, _KEYED)
     return tree
+
+
+def _check_parts(problems: Problems, tree: Node, chosen: Node) -> None:
+    """Find fields that the CLI does not know, and those without a value."""
+    for part, known in _PARTS.items():
+        problems.unknown_fields(tree.get(part), known, part)
+    for git in (tree.get("bundle", "git"), chosen.get("git")):
+        problems.unknown_fields(git, _GIT, "git")
+    for name, artifact in (tree.get("artifacts") or _empty(tree)).fields().items():
+        problems.unknown_fields(artifact, _ARTIFACT, f"artifact `{name}`")
+    permissions = tree.get("permissions")
+    problems.must_be(list, permissions, "permissions")
+    if permissions and isinstance(permissions.value, list):
+        for permission in permissions.value:
+            problems.unknown_fields(permission, _PERMISSION, "a permission")
+    for part in (*_SETTINGS, "variables", "workspace"):
+        _no_empty_field(problems, tree.get(part))
+    for resources in (tree.get("resources") or _empty(tree)).fields().values():
+        for resource in resources.fields().values():
+            _no_empty_field(problems, resource)
+
+
+def _no_empty_field(problems: Problems, node: Node | None) -> None:
+    for key, child in (node.fields() if node else {}).items():
+        if child.value is None:
+            problems.add(child, f"field `{key}` has no value", "write one, or remove the field")
+        _no_empty_field(problems, child)
+    for item in node.value if node and isinstance(node.value, list) else []:
+        _no_empty_field(problems, item)
 
 
 def _no_key_twice(problems: Problems, part: Node, defined: dict[str, tuple[str, Node]]) -> None:

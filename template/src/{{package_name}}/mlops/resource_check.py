@@ -133,6 +133,9 @@ def _dashboard(bundle: Bundle, where: Where, dashboard: dict[str, Any]) -> Itera
     if run_as and dashboard.get("embed_credentials"):
         message = f"dashboard `{where[2]}`: embed_credentials does not go with run_as of the target"
         yield bundle.problem((*where, "embed_credentials"), message, "set it to false")
+    if "warehouse_id" not in dashboard:
+        message = f"dashboard `{where[2]}` has no warehouse_id"
+        yield bundle.problem(where, message, "write `warehouse_id: ${var.warehouse_id}`")
     if "file_path" not in dashboard:
         return
     at: Where = (*where, "file_path")
