@@ -41,7 +41,8 @@ cli: .cli/databricks ## Build the Databricks CLI and its stand-in for a workspac
 test: $(READY) ## The tests CI runs
 	$(RUN) pytest $(ARGS)
 
-test-full: $(READY) ## Those and the slow ones
+test-full: $(READY) ## Those and the slow ones; some want Chromium
+	$(UV) sync --quiet --group browser
 	$(RUN) pytest -m "" $(ARGS)
 
 test-releases: $(READY) ## Update projects of every release to the working tree

@@ -24,6 +24,12 @@ LOCK = ROOT / "build/test-uv.lock"  # a resolution takes half a minute, its reus
 # What `make test ARGS=...` hands down is not meant for the make of a project.
 USER = {name: value for name, value in os.environ.items() if name not in ("ARGS", "MAKEFLAGS")}
 
+SMALL_TEXT = """
+[...document.querySelectorAll('body *')].filter(one => !one.closest('svg')
+  && [...one.childNodes].some(part => part.nodeType === 3 && part.textContent.trim())
+  && parseFloat(getComputedStyle(one).fontSize) < 11).map(one => one.outerHTML.slice(0, 80))
+"""
+
 
 def finish(*command: str | Path, cwd: Path, **environment: str) -> str:
     """Run a command to its end; its output, which is the message when it fails."""
@@ -123,6 +129,47 @@ def test_lifecycle_reports_every_month(project: Path, undisturbed: Path) -> None
     page = (project / "reports/lifecycle.html").read_text("utf-8")
     assert answers_of(project)["project_name"] in page
     assert "http-equiv" not in page and "<script src" not in page, "the page needs no network"
+
+
+@pytest.mark.full  # needs a browser
+def test_the_report_is_readable_on_a_screen_a_phone_and_paper(
+    project: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    """Nothing is wider than the screen or fetched from elsewhere; slices open; it prints."""
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no Chromium on PATH: the report was not looked at in a browser")
+    from playwright.sync_api import sync_playwright
+
+    page_of = (project / "reports/lifecycle.html").as_uri()
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        for width in (1280, 390, 320):
+            page = browser.new_page(viewport={"width": width, "height": 800})
+            wrong: list[str] = []
+            page.on("console", lambda said, wrong=wrong: wrong.append(said.text))
+            page.on("pageerror", lambda error, wrong=wrong: wrong.append(str(error)))
+            asked: list[str] = []
+            page.on("request", lambda one, asked=asked: asked.append(one.url))
+            page.goto(page_of)
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            hidden = [
+                h.inner_text() for h in page.query_selector_all("h1, h2") if not h.is_visible()
+            ]
+            assert not hidden
+            slices = page.locator("details").first
+            table = slices.locator("table").first
+            assert not table.is_visible()
+            slices.locator("summary").focus()
+            page.keyboard.press("Enter")
+            assert table.is_visible(), "a keyboard opens the slices"
+            small = page.evaluate(SMALL_TEXT)
+            assert not small, "too small to read"
+            assert asked == [page_of] and not wrong
+            page.screenshot(path=tmp_path / f"{width}.png", full_page=True)
+        paper = page.pdf(format="A4", path=tmp_path / "report.pdf")
+        assert 2 <= paper.count(b"/Type /Page\n") <= 12
+        browser.close()
 
 
 def test_finished_lifecycle_runs_nothing_again(project: Path, undisturbed: Path) -> None:
