@@ -585,12 +585,9 @@ def _azure_stage(
     refused = {job.get("environment") for job in stage["jobs"]} & machine.refused
     done: dict[str, dict[str, Any]] = {}
     for job in stage["jobs"]:
-        only(
-            job,
-            "job deployment displayName dependsOn condition timeoutInMinutes pool environment "
-            "variables strategy steps",
-            stage["stage"],
-        )
+        own = "deployment environment strategy" if "deployment" in job else "job steps"
+        keys = f"{own} displayName dependsOn condition timeoutInMinutes pool variables"
+        only(job, keys, stage["stage"])
         key = job.get("job") or job["deployment"]
         if "timeoutInMinutes" not in job:
             raise UnsupportedError(f"{key}: no time limit")

@@ -17,7 +17,7 @@ from pathlib import Path
 
 HOME = Path(os.environ["HOME"])
 STUB = Path(__file__).resolve().parent
-SCHEMA = {"catalog_name": "some", "name": "schema"}
+SCHEMA = {"id": "some.schema", "catalog_name": "some", "name": "schema"}
 MODEL = "some.schema.model"
 BUNDLE = {
     "validate": {"--strict"},
@@ -73,6 +73,14 @@ def databricks(arguments: list[str]) -> object:
         case ["model-versions", "list", name, "-t", _, "-o", "json"]:
             assert name == MODEL
             return [{"version": 9}, {"version": 10}]
+        case ["serving-endpoints", "list", "-t", _, "-o", "json"]:
+            return [{"name": name} for name in ("some-schema-model", "some-schema-other")]
+        case ["feature-store", "list-online-stores", "-t", _, "-o", "json"]:
+            return [{"name": name} for name in ("some-schema", "some-other")]
+        case ["serving-endpoints", "delete", "some-schema-model", "-t", _]:
+            return ""
+        case ["feature-store", "delete-online-store", "some-schema", "-t", _]:
+            return ""
         case ["current-user", "me", "-t", _, "-o", "json"]:
             return {"userName": "someone@example.com"}
     sys.exit(f"Error: unknown command {arguments}")

@@ -319,6 +319,25 @@ def test_failing_job_destroys_the_deployment(lab: Lab, system: str, job: str) ->
     assert f"- {job}: failed" in lab.outcome.summaries[0]
 
 
+@pytest.mark.parametrize("fails", [NOTHING, "serving-endpoints delete"])
+def test_what_serves_a_pull_request_goes_too(
+    lab: Lab, template: Path, tmp_path: Path, fails: str
+) -> None:
+    """Jobs make the endpoint and the store, so the bundle does not know them; nothing else goes."""
+    project = render(template, tmp_path / "project", online_serving=True)
+    commit(project)
+    git(project, "clone", "--quiet", "--bare", str(project), str(tmp_path / "remote.git"))
+    online = Lab(project, tmp_path / "remote.git", lab.programs, lab.home)
+    lab.wish("fail", fails)
+    assert online.run("github", "pull-request", online.pull_request())[-1:] == DESTROYED
+    deleted = [call["arguments"] for call in lab.calls() if "delete" in str(call["arguments"])]
+    expected = [["serving-endpoints", "delete", "some-schema-model", "-t", "pr"]]
+    if fails == NOTHING:
+        expected.append(["feature-store", "delete-online-store", "some-schema", "-t", "pr"])
+    assert deleted == expected
+    assert online.outcome.results["destroy"] == ("success" if fails == NOTHING else "failure")
+
+
 @SYSTEMS
 def test_failing_deployment_is_destroyed_too(lab: Lab, system: str) -> None:
     lab.wish("fail", "^databricks bundle deploy")
@@ -590,17 +609,39 @@ REFUSED = {
     "text of the event in a script": ("make check", "make check X=${{ github.ref }}"),
     "an unknown function": ("always()", "fromJSON('1')"),
 }
+REFUSED_BY_AZURE = {
+    "an unknown task": ("task: UsePythonVersion@0", "task: Bash@3"),
+    "an unknown input of a task": ("versionSpec:", "architecture:"),
+    "credentials that stay": ('persistCredentials: "false"', 'persistCredentials: "true"'),
+    "a matrix": ("        steps:", "        strategy: {matrix: {a: {b: c}}}\n        steps:"),
+    "resources": ("\nvariables:", "\nresources: {}\nvariables:"),
+    "an unknown key of a step": (
+        "- script: make check",
+        "- script: make check\n            target: x",
+    ),
+    "a job without a time limit": (re.compile(r' +timeoutInMinutes: "\d+"\n'), ""),
+    "text of the event in a script": ("make check", "make check X=$(Build.SourceBranch)"),
+    "a variable that is not there": ("PR: $(System.PullRequest.PullRequestId)", "PR: $(Number)"),
+    "an unknown function": ("always()", "xor(true, false)"),
+    "a template": ("displayName: Check\n", "displayName: ${{ variables.x }}\n"),
+}
 
 
-@pytest.mark.parametrize("what", REFUSED)
-def test_executor_refuses_what_it_does_not_imitate(lab: Lab, what: str, tmp_path: Path) -> None:
-    old, new = REFUSED[what]
-    path = lab.project / FOLDERS["github"] / "pull-request.yml"
+@pytest.mark.parametrize(
+    ("system", "what"),
+    [*(("github", what) for what in REFUSED), *(("azure", what) for what in REFUSED_BY_AZURE)],
+)
+def test_executor_refuses_what_it_does_not_imitate(
+    lab: Lab, system: str, what: str, tmp_path: Path
+) -> None:
+    old, new = (REFUSED if system == "github" else REFUSED_BY_AZURE)[what]
+    path = lab.project / FOLDERS[system] / "pull-request.yml"
     text = path.read_text()
     changed = old.sub(new, text) if isinstance(old, re.Pattern) else text.replace(old, new)
     assert changed != text
     copy = tmp_path / "pull-request.yml"
     copy.write_text(changed)
-    machine = Machine(lab.remote, lab.programs, lab.home, {"DATABRICKS_DELIVERY": "on"})
+    given = {"DATABRICKS_DELIVERY": "on", "DATABRICKS_CLIENT_ID": "client"}
+    machine = Machine(lab.remote, lab.programs, lab.home, given)
     with pytest.raises(UnsupportedError):
-        run_github(copy, lab.pull_request(), machine)
+        EXECUTE[system](copy, lab.pull_request(), machine)

@@ -28,6 +28,7 @@ DIST = Path("dist")
 LIFE = ("features", "training", "deployment", "scoring", "monitoring")
 SUMMARY = Path("reports/summary.json")
 CHAMPION = "champion"
+ONLINE = "*/mlops/online"  # there in projects that serve online
 RUN_URL = re.compile(r"Run URL: (\S+)")
 
 
@@ -91,6 +92,10 @@ class Target:
         except KeyError as missing:
             raise DeliveryError(f"the summary has no {missing}. Fix: deploy first.") from None
         return f"{schema['catalog_name']}.{schema['name']}.{model}"
+
+    def full_names(self) -> list[str]:
+        """Full name of each registered model."""
+        return [self.model(key) for key in self.resources.get("registered_models", {})]
 
     def run(self, job: str, **parameters: str) -> str:
         """Run a job to its end; the address of its run."""
@@ -225,7 +230,35 @@ def destroy(target: Target) -> None:
     """Remove what a deployment for trying made. Never staging, never prod."""
     if target.name not in ("dev", "pr"):
         raise DeliveryError(f"{target.name} is not for destroying. Fix: TARGET=dev or TARGET=pr.")
-    target.bundle("destroy", "--auto-approve")
+    try:
+        if any(Path("src").glob(ONLINE)) and target.is_deployed():
+            remove_served(target)
+    finally:
+        target.bundle("destroy", "--auto-approve")
+
+
+def remove_served(target: Target) -> None:
+    """Remove what the jobs have made beside the bundle: endpoints, and the online store."""
+    schema = target.resources["schemas"]["mlops"]
+    names = {
+        "serving-endpoints": ("list", "delete", {endpoint_of(m) for m in target.full_names()}),
+        "feature-store": ("list-online-stores", "delete-online-store", {store_of(schema)}),
+    }
+    for kind, (listing, deletion, wanted) in names.items():
+        there = {found["name"] for found in target.ask(kind, listing) or ()}
+        for name in sorted(there & wanted):
+            call(kind, deletion, name, "-t", target.name)
+
+
+def endpoint_of(model: str) -> str:
+    """Name of the endpoint of a model, as `mlops/online/databricks.py` makes it."""
+    return model.replace(".", "-")[:63].strip("-")
+
+
+def store_of(schema: dict[str, Any]) -> str:
+    """Name of the online store of a schema, as `mlops/online/databricks.py` makes it."""
+    name = f"{schema['catalog_name']}-{schema['name']}"
+    return name.replace("_", "-")[:63].strip("-")
 
 
 def newest(target: Target, model: str) -> str:

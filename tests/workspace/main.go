@@ -88,6 +88,9 @@ func main() {
 		})
 	server.Handle("POST", "/api/2.2/jobs/run-now", runNow)
 	server.Handle("GET", "/api/2.2/jobs/runs/get", func(testserver.Request) any { return succeeded })
+	empty := func(testserver.Request) any { return map[string]any{} }
+	server.Handle("GET", "/api/2.0/serving-endpoints", empty)
+	server.Handle("GET", "/api/2.0/feature-store/online-stores", empty)
 	testserver.AddDefaultHandlers(server)
 	fmt.Println(server.URL)
 	io.Copy(io.Discard, os.Stdin)

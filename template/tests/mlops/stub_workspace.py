@@ -85,10 +85,7 @@ class Workspace:
             Refused: as a workspace would.
         """
         self.calls.append((method, path, body))
-        for failure in self.failures:
-            if failure[0] in f"{method} {path}":
-                self.failures.remove(failure)
-                raise Refused(failure[1], failure[2], "asked to fail")
+        self.fail_if_asked(method, path)
         if path.startswith(_REGISTRY):
             return self._registry(method, path.removeprefix(_REGISTRY), body)
         if path == "/.well-known/databricks-config":
@@ -114,6 +111,17 @@ class Workspace:
         if path.startswith("/api/2.0/sql/statements"):
             return self._sql(method, path, body)
         raise Refused(404, "ENDPOINT_NOT_FOUND", f"no API {method} {path}")
+
+    def fail_if_asked(self, method: str, path: str) -> None:
+        """Refuse a request that a test has chosen, once.
+
+        Raises:
+            Refused: as chosen.
+        """
+        for failure in self.failures:
+            if failure[0] in f"{method} {path}":
+                self.failures.remove(failure)
+                raise Refused(failure[1], failure[2], "asked to fail")
 
     def _monitor(self, method: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
         if method == "GET":
