@@ -1,18 +1,18 @@
-"""Real servers for the tests of sinks: PostgreSQL from Debian's packages, Kafka from Maven."""
+"""Real servers for tests: PostgreSQL as projects start it, Kafka from Maven."""
 
 from __future__ import annotations
 
-import os
-import pwd
-import re
-import shutil
 import signal
 import socket
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable
+from importlib.machinery import SourceFileLoader
+from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
+from types import ModuleType
+
+from conftest import ROOT
 
 PATIENCE = 60  # seconds for a server to start
 KAFKA = "org.apache.kafka:kafka_2.13:4.0.0"
@@ -70,72 +70,13 @@ def listens(port: int) -> bool:
         return tried.connect_ex(("127.0.0.1", port)) == 0
 
 
-def find_postgresql(cache: Path) -> tuple[Path, dict[str, str]]:
-    """Folder of the server's programs, and what their environment needs.
-
-    A server that is installed is taken; else Debian's package is unpacked into the cache.
-    """
-    installed = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
-    if installed:
-        return installed[-1].parent, {}
-    root = cache / "postgresql"
-    if not root.exists():
-        fresh = cache / "postgresql.new"
-        shutil.rmtree(fresh, ignore_errors=True)
-        fresh.mkdir(parents=True)
-        depends = run("apt-cache", "depends", "postgresql").split()
-        (server,) = [name for name in depends if re.fullmatch(r"postgresql-\d+", name)]
-        run("apt-get", "download", server, "libpq5", "libllvm14", "libldap-2.5-0", cwd=fresh)
-        for package in fresh.glob("*.deb"):
-            run("dpkg", "-x", package, fresh)
-        fresh.rename(root)
-    (program,) = root.glob("usr/lib/postgresql/*/bin/postgres")
-    libraries = [root / "usr/lib/x86_64-linux-gnu", root / "usr/lib"]
-    return program.parent, {"LD_LIBRARY_PATH": os.pathsep.join(map(str, libraries))}
-
-
-class PostgreSQL:
-    """A server with a folder of its own; it does not run as root, whom it refuses."""
-
-    def __init__(self, cache: Path) -> None:
-        # Not below pytest's folder, which is closed to other users.
-        self.folder, self.port = Path(tempfile.mkdtemp(prefix="postgresql-")), free_port()
-        self.programs, extra = find_postgresql(cache)
-        self._options: dict[str, object] = {"env": os.environ | extra, "cwd": self.folder}
-        if os.geteuid() == 0:
-            nobody = pwd.getpwnam("nobody")
-            os.chown(self.folder, nobody.pw_uid, -1)
-            self._options |= {"user": "nobody"}
-        data = self.folder / "data"
-        self.url = f"postgresql://tester@127.0.0.1:{self.port}/postgres"
-        run(
-            self.programs / "initdb",
-            "-D",
-            data,
-            "-U",
-            "tester",
-            "-A",
-            "trust",
-            "-N",
-            **self._options,
-        )
-        self.start()
-
-    def start(self) -> None:
-        """Start it, and wait until it answers."""
-        flags = f"-p {self.port} -c listen_addresses=127.0.0.1 -k {self.folder}"
-        command = ("-D", self.folder / "data", "-l", self.folder / "log", "-o", flags, "-w")
-        run(self.programs / "pg_ctl", *command, "start", **self._options)
-
-    def stop(self) -> None:
-        """Stop it at once, as a crash does."""
-        command = ("-D", self.folder / "data", "-m", "immediate", "stop")
-        run(self.programs / "pg_ctl", *command, **self._options)
-
-    def close(self) -> None:
-        """Stop it for good."""
-        self.stop()
-        shutil.rmtree(self.folder)
+def postgres() -> ModuleType:
+    """The launcher of PostgreSQL that projects with online serving have."""
+    (file,) = (ROOT / "template/tests").rglob("*postgres.py*")
+    loader = SourceFileLoader("postgres", str(file))
+    module = module_from_spec(spec_from_loader("postgres", loader))
+    loader.exec_module(module)
+    return module
 
 
 class Kafka:

@@ -8,13 +8,14 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import confluent_kafka
 import psycopg
 import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
 from conftest import ROOT, commit, render
-from servers import Kafka, PostgreSQL
+from servers import Kafka, postgres
 from test_project import USER, finish
 
 CACHE = ROOT / "build/servers"
@@ -29,6 +30,7 @@ import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 from flight_delays.mlops import sinks
 
 name, secret, file = sys.argv[1], sys.argv[2], Path(sys.argv[3])
@@ -66,11 +68,10 @@ def project(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def postgresql() -> Iterator[PostgreSQL]:
+def postgresql() -> Iterator[Any]:
     """A server with nothing in it."""
-    server = PostgreSQL(CACHE)
-    yield server
-    server.close()
+    with postgres().Postgres() as server:
+        yield server
 
 
 @pytest.fixture
@@ -83,9 +84,9 @@ def kafka(tmp_path: Path) -> Iterator[Kafka]:
     server.stop()
 
 
-def survive(project: Path, folder: Path, server: PostgreSQL | Kafka, secret: str) -> None:
+def survive(project: Path, folder: Path, server: Any, secret: str) -> None:
     """Deliver everything, while the process is killed and the server crashes, both at random."""
-    name = type(server).__name__.lower()
+    name = "kafka" if isinstance(server, Kafka) else "postgresql"
     done = folder / "done"
     done.write_text("0")
     command = [project / ".venv/bin/python", "-c", DELIVER, name, secret, done]
@@ -120,10 +121,11 @@ def expected() -> list[tuple[str, float]]:
 
 @pytest.mark.full
 def test_postgresql_gets_each_prediction_once(
-    project: Path, postgresql: PostgreSQL, tmp_path: Path
+    project: Path, postgresql: Any, tmp_path: Path
 ) -> None:
-    survive(project, tmp_path, postgresql, postgresql.url)
-    with psycopg.connect(postgresql.url) as connection:
+    url = postgresql.new_database()
+    survive(project, tmp_path, postgresql, url)
+    with psycopg.connect(url) as connection:
         found = connection.execute("SELECT entity, prediction FROM out").fetchall()
     wanted = expected()
     del wanted[BAD]  # refused: no text of PostgreSQL holds a NUL
