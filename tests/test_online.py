@@ -18,8 +18,9 @@ USER = {name: value for name, value in os.environ.items() if name not in ("ARGS"
 def test_a_project_that_serves(template: Path, tmp_path: Path, task: str) -> None:
     project = render(template, tmp_path / "project", online_serving=True, task=task)
     commit(project)
-    names = ("online_store", "online_databricks", "serve", "rollout", "ab_test")
-    tests = " ".join(f"tests/mlops/test_{name}.py" for name in names)
+    names = ("mlops/online_databricks", "mlops/rollout", "mlops/ab_test")
+    names += ("integration/online_store", "integration/serve")
+    tests = " ".join(f"tests/{name.replace('/', '/test_')}.py" for name in names)
     for command in (
         ["make", "setup"],
         ["make", "check"],
