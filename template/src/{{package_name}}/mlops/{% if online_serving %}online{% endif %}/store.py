@@ -12,7 +12,7 @@ import json
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,7 +23,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 
-from ..declarations import FeatureTable
+from ..declarations import Column, FeatureTable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -37,6 +37,12 @@ _TYPES: dict[str, type[sa.types.TypeEngine[Any]]] = {
     **dict.fromkeys(("double", "float"), sa.Double),
     **dict.fromkeys(("bigint", "int", "smallint", "tinyint"), sa.BigInteger),
     "boolean": sa.Boolean,
+}
+_PYTHON: dict[str, Callable[[Any], Any]] = {
+    "string": str,
+    **dict.fromkeys(("double", "float"), float),
+    **dict.fromkeys(("bigint", "int", "smallint", "tinyint"), int),
+    "boolean": bool,
 }
 _ROWS = 5_000  # rows written by a statement
 _KEYS = 500  # keys asked for by a statement: planning it takes longer than proportional
@@ -273,7 +279,8 @@ class SqlStore(OnlineStore):
         """The features of each row, by the keys in it, as known at data time `at`.
 
         As in batches, a key that is not there, one that is null, and a row older than `max_age`
-        give nulls. Also returns how many rows each table had nothing for.
+        give the defaults of the features, as does a value that is null. Also returns how many rows
+        each table had nothing for.
         """
         found: list[dict[str, Any]] = [{} for _ in rows]
         missing = {}
@@ -292,7 +299,7 @@ class SqlStore(OnlineStore):
     ) -> int:
         keys = [tuple(row[key] for key in table.keys) for row in rows]
         asked = list(dict.fromkeys(key for key in keys if None not in key))
-        names, missing = table.feature_names, 0
+        defaults, missing = [_default(column) for column in table.features], 0
         try:
             newest, state = self._newest(connection, table, asked)
         except DBAPIError:  # the table has been built anew, or the database started again
@@ -306,9 +313,9 @@ class SqlStore(OnlineStore):
             row = newest.get(key)
             if row is None or (oldest is not None and row[0] < oldest):
                 missing += 1
-                features.update(dict.fromkeys(names))
-            else:
-                features.update(zip(names, row[1:], strict=True))
+                row = (None, *defaults)
+            for name, value, default in zip(table.feature_names, row[1:], defaults, strict=True):
+                features[name] = default if value is None else value
         return missing
 
     def _newest(
@@ -365,6 +372,11 @@ class SqlStore(OnlineStore):
     def close(self) -> None:
         """Close the connections."""
         self._engine.dispose()
+
+
+def _default(column: Column) -> Any:
+    """What a look-up gives for no value, in the column's type."""
+    return None if column.default is None else _PYTHON[column.type](column.default)
 
 
 def _type(name: str, kind: str) -> sa.types.TypeEngine[Any]:
