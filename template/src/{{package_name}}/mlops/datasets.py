@@ -10,8 +10,7 @@ from weakref import WeakKeyDictionary
 import pandas as pd
 from pyspark.sql import functions as F
 
-from .platform import Platform, naive
-from .point_in_time import lookup
+from .platform import Platform, Span, naive
 from .team import PROBLEM, own
 
 if TYPE_CHECKING:
@@ -28,13 +27,7 @@ def assemble(platform: Platform, since: datetime, until: datetime) -> DataFrame:
     sources = {name: platform.read(name) for name in PROBLEM.observation_sources}
     asked = F.col("predict_at")
     rows = PROBLEM.observations(**sources).where((asked > since) & (asked <= until))
-    tables = []
-    for table in PROBLEM.feature_tables:
-        features = platform.read(table.name).where(F.col("available_at") <= until)
-        if table.max_age is not None:
-            features = features.where(F.col("available_at") > since - table.max_age)
-        tables.append((table, features))
-    return lookup(rows, "predict_at", tables)
+    return platform.look_up(rows, Span("predict_at", since, until), PROBLEM.feature_tables)
 
 
 def observations(platform: Platform, since: datetime, until: datetime) -> DataFrame:

@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..declarations import Column
+from ..declarations import Column, FeatureTable
 from ..tables import Table
 
 if TYPE_CHECKING:
@@ -190,6 +190,20 @@ class Platform(ABC):
         On a workspace the deployment job sees to that, which runs once at a time.
         """
         yield
+
+    def look_up(self, rows: DataFrame, span: Span, tables: Sequence[FeatureTable]) -> DataFrame:
+        """Add the features of the tables as they were known at each row's time, of the span."""
+        from pyspark.sql import functions as F
+
+        from ..point_in_time import lookup
+
+        known = []
+        for table in tables:
+            features = self.read(table.name).where(F.col("available_at") <= span.until)
+            if table.max_age is not None:
+                features = features.where(F.col("available_at") > span.since - table.max_age)
+            known.append((table, features))
+        return lookup(rows, span.column, known)
 
     # -- streams --------------------------------------------------------------------------------
     @abstractmethod
