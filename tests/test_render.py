@@ -51,7 +51,12 @@ CASES: dict[str, dict[str, Any]] = {
         "models": {"m" * 20: "classification", "z": "regression", "features_2": "regression"},
     },
     **{f"sink_{sink}": {"sinks": [sink]} for sink in ("parquet", "postgresql")},
-    "streams": {"features_refresh": "continuous", "scoring": "stream", "sinks": ["csv", "kafka"]},
+    "streams": {
+        "features_refresh": "continuous",
+        "kafka_sources": True,
+        "scoring": "stream",
+        "sinks": ["csv", "kafka"],
+    },
     "all_hostile": {
         "project_name": HOSTILE_NAMES["quotes"],
         "description": HOSTILE_NAMES["jinja"] + HOSTILE_NAMES["yaml"] + HOSTILE_NAMES["emoji"],
@@ -65,6 +70,7 @@ CASES: dict[str, dict[str, Any]] = {
         "compute": "job_clusters",
         "features_refresh": "table_update",
         "source_tables": ["no.on.null"],
+        "kafka_sources": True,
         "scoring": "stream",
         "sinks": ["parquet", "csv", "postgresql", "kafka"],
         "extra_dev_workspaces": {"no": "https://adb-4444444444444444.4.azuredatabricks.net"},
@@ -251,6 +257,7 @@ def test_only_the_chosen_sinks_are_there(project: Path) -> None:
     assert ("files" in names) == bool({"parquet", "csv"} & {*answers["sinks"]})
     assert {"deliver", "test_sinks"} <= names or not answers["sinks"]
     assert ("test_sinks" in names) == bool(answers["sinks"])
+    assert ({"topics", "test_topics"} <= names) == answers["kafka_sources"]
     assert ("score_stream" in names) == (answers["scoring"] == "stream")
 
 

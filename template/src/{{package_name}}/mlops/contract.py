@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from pyspark.sql import Column as SparkColumn
 from pyspark.sql import DataFrame, Window
@@ -37,6 +37,24 @@ def check_schema(source: Source, rows: DataFrame) -> None:
                 f"is {found[column.name]}, its contract says {column.type}. Fix: cast it in "
                 "sources.py, or change the contract.",
             )
+
+
+def judge_stream(source: Source, rows: DataFrame) -> DataFrame:
+    """The same for rows of a stream, where a key that comes again is no fault."""
+    names = [column.name for column in source.columns]
+    more = [name for name in ("_message", "_order") if name in rows.columns]
+    reasons = _broken(source.columns)
+    if "_message" in more:
+        reasons.append(F.when(F.col("_message").isNotNull(), F.lit("no row of the contract")))
+    return rows.select(*names, *more, F.array_compact(F.array(*reasons)).alias("reasons"))
+
+
+def last_rows(source: Source, good: DataFrame) -> DataFrame:
+    """Of good rows of a stream with the same key the one that counts."""
+    order = [F.col(name).desc() for name in ("available_at", "_order") if name in good.columns]
+    latest = Window.partitionBy(*source.keys).orderBy(*order)
+    names = [column.name for column in source.columns]
+    return good.withColumn("_copy", F.row_number().over(latest)).where("_copy = 1").select(*names)
 
 
 def judge(source: Source, rows: DataFrame) -> DataFrame:
@@ -92,7 +110,7 @@ def good_rows(judged: DataFrame) -> DataFrame:
 
 def bad_rows(source: Source | FeatureTable, judged: DataFrame) -> DataFrame:
     """The rows that do not, as rows of the quarantine table."""
-    columns: Sequence[str] = [name for name in judged.columns if name != "reasons"]
+    columns = [name for name in judged.columns if name not in ("reasons", "_order")]
     row = F.to_json(F.struct(*columns))
     return judged.where(F.size("reasons") > 0).select(
         F.lit(source.name).alias("source"),

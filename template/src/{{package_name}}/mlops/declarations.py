@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
@@ -10,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     import pandas as pd
     from pyspark.sql import DataFrame, SparkSession
+
+    from .platform import Platform
 
 Task = Literal["classification", "regression"]
 Refresh = Literal["batch", "stream"]
@@ -38,11 +41,28 @@ class Column:
         return f"`{self.name}` {self.type} COMMENT '{quoted}'"
 
 
+class Stream(ABC):
+    """A way to read a source: it hands over each row once, and cannot be asked for a span."""
+
+    @abstractmethod
+    def open(self, platform: Platform) -> DataFrame:
+        """Start reading: a streaming data frame with the columns of the source's contract.
+
+        It may have two more. `_order` grows with each change of a key, and tells the last of those
+        known at the same moment; `_message` is what could not be read as a row, else null.
+        """
+
+    def __call__(self, spark: SparkSession, since: datetime, until: datetime) -> DataFrame:
+        """Refuse: what has been handed over is in the source's table."""
+        raise TypeError("This source is a stream. Fix: read its table, which the job fills.")
+
+
 @dataclass(frozen=True)
 class Source:
     """A source and its data contract; becomes one bronze table of the same name.
 
-    `read(spark, since, until)` returns the rows that became known in (since, until]. The column
+    `read(spark, since, until)` returns the rows that became known in (since, until]; or it is a
+    `Stream`, of which each run takes all that has come, whatever the run's time. The column
     `available_at` of the contract says when a row became known. `lateness` is how far behind
     its own `available_at` a row may still turn up: that much is read again each time. Of rows
     with the same keys the one known last counts, in whatever order they turn up; a source whose

@@ -1,4 +1,4 @@
-"""Spark on this machine: Delta's jars, a session tuned for small data, a quick start."""
+"""Spark on this machine: its jars, a session tuned for small data, a quick start."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,8 +21,15 @@ from .java import find_java_home
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-# Delta needs these of its dependencies; Spark brings the others itself.
-_WANTED = ("io.delta_", "io.unitycatalog_")
+# Of what an artifact depends on these are needed; Spark brings the others itself.
+_WANTED = (
+    "io.delta_",
+    "io.unitycatalog_",
+    "org.apache.commons_commons-pool2",
+    "org.apache.kafka_kafka-clients",
+    "org.apache.spark_spark-sql-kafka",
+    "org.apache.spark_spark-token-provider-kafka",
+)
 _EXCLUDED = (
     "com.fasterxml.jackson.core:*",
     "com.fasterxml.jackson.datatype:*",
@@ -62,44 +71,57 @@ _CONFIGURATION = {
 
 
 class JarsError(RuntimeError):
-    """Delta's jars are not there and could not be fetched."""
+    """Jars that Spark needs are not there and could not be fetched."""
 
 
-def _coordinates() -> str:
-    spark_line = ".".join(version("pyspark").split(".")[:2])
-    return f"io.delta:delta-spark_{spark_line}_2.13:{version('delta-spark')}"
+def _artifacts() -> list[str]:
+    """Coordinates of what this project needs beside Spark."""
+    line = ".".join(version("pyspark").split(".")[:2])
+    found = [f"io.delta:delta-spark_{line}_2.13:{version('delta-spark')}"]
+    if find_spec("..topics", __package__):  # a module of projects whose sources are topics
+        found.append(import_module("..topics", __package__).CONNECTOR)
+    return found
 
 
-def _jars_dir() -> Path:
-    return cache_dir() / "jars" / _coordinates().replace(":", "_")
+def _jars_dir(artifact: str) -> Path:
+    return cache_dir() / "jars" / artifact.replace(":", "_")
 
 
-def delta_jars() -> list[Path]:
-    """Delta's jars in the cache.
+def jars() -> list[Path]:
+    """The jars in the cache.
 
     Raises:
         JarsError: they have not been fetched.
     """
-    jars = sorted(_jars_dir().glob("*.jar"))
-    if not jars:
-        raise JarsError(f"Delta's jars are not in {_jars_dir()}. Fix: run `make setup` once.")
-    return jars
+    found: list[Path] = []
+    for artifact in _artifacts():
+        folder = _jars_dir(artifact)
+        here = sorted(folder.glob("*.jar"))
+        if not here:
+            raise JarsError(f"{artifact} is not in {folder}. Fix: run `make setup` once.")
+        found += here
+    return found
 
 
-def fetch_delta_jars() -> list[Path]:
-    """Fetch Delta's jars from Maven Central, or from DEFAULT_ARTIFACT_REPOSITORY, once.
-
-    Spark's own resolver does it, in a process of its own.
+def fetch_jars() -> list[Path]:
+    """Fetch the jars from Maven Central, or from DEFAULT_ARTIFACT_REPOSITORY, once.
 
     Raises:
         JarsError: the repository cannot be reached; the message says how to name a mirror.
     """
-    target = _jars_dir()
+    for artifact in _artifacts():
+        _fetch(artifact)
+    return jars()
+
+
+def _fetch(artifact: str) -> None:
+    """Have Spark's own resolver fetch one artifact, in a process of its own, unless it is there."""
+    target = _jars_dir(artifact)
     if not any(target.glob("*.jar")):
-        ivy = cache_dir() / "ivy"
+        ivy = cache_dir() / "ivy" / target.name
         command = [
             "from pyspark.sql import SparkSession",
-            f"conf = {{'spark.jars.packages': {_coordinates()!r}, 'spark.jars.ivy': {str(ivy)!r},",
+            f"conf = {{'spark.jars.packages': {artifact!r}, 'spark.jars.ivy': {str(ivy)!r},",
             f"'spark.jars.excludes': {','.join(_EXCLUDED)!r}, 'spark.ui.enabled': 'false'}}",
             "builder = SparkSession.builder.master('local[1]')",
             "[builder.config(key, value) for key, value in conf.items()]",
@@ -109,24 +131,23 @@ def fetch_delta_jars() -> list[Path]:
         done = subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, env=_environment()
         )
-        jars = [jar for jar in (ivy / "jars").glob("*.jar") if jar.name.startswith(_WANTED)]
-        if done.returncode != 0 or not jars:
+        found = [jar for jar in (ivy / "jars").glob("*.jar") if jar.name.startswith(_WANTED)]
+        if done.returncode != 0 or not found:
             tail = "\n".join(
                 line for line in (done.stderr + done.stdout).splitlines() if "rror" in line
             )
             raise JarsError(
-                f"Delta's jars ({_coordinates()}) could not be fetched.\n{tail[-2000:]}\n"
+                f"{artifact} could not be fetched.\n{tail[-2000:]}\n"
                 "Fix: check the network, or set DEFAULT_ARTIFACT_REPOSITORY to your Maven mirror, "
                 f"or copy the jars of that artifact and its dependencies into {target}."
             )
         fresh = target.with_suffix(f".{os.getpid()}")
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(parents=True)
-        for jar in jars:
+        for jar in found:
             shutil.copy2(jar, fresh)
         shutil.rmtree(target, ignore_errors=True)
         fresh.rename(target)
-    return delta_jars()
 
 
 def _environment() -> dict[str, str]:
@@ -144,7 +165,7 @@ def _archive() -> Path:
     """Class-data archive for this Java and these jars: Spark's classes, parsed ahead of time."""
     home, java = find_java_home()
     use = Path(__file__).with_name("warm_up.py").read_text()
-    parts = [str(home), str(java), version("pyspark"), use, *(jar.name for jar in delta_jars())]
+    parts = [str(home), str(java), version("pyspark"), use, *(jar.name for jar in jars())]
     key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
     return cache_dir() / "classes" / f"{key}.jsa"
 
@@ -192,7 +213,7 @@ def start_session(warehouse: Path) -> SparkSession:
         builder = builder.config(key, value)
     builder = (
         builder.config("spark.driver.extraJavaOptions", _java_options())
-        .config("spark.driver.extraClassPath", os.pathsep.join(map(str, delta_jars())))
+        .config("spark.driver.extraClassPath", os.pathsep.join(map(str, jars())))
         .config("spark.sql.warehouse.dir", warehouse.as_uri())
     )
     with _stderr_to(warehouse.parent / "spark.log"):

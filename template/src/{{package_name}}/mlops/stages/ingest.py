@@ -4,16 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from functools import reduce
+from functools import partial, reduce
 
 from pyspark.sql import DataFrame
 
-from ..contract import ContractError, bad_rows, good_rows, judge
+from ..contract import (
+    ContractError,
+    bad_rows,
+    check_schema,
+    good_rows,
+    judge,
+    judge_stream,
+    last_rows,
+)
 from ..data_quality import Finding
-from ..declarations import Source
+from ..declarations import Source, Stream
 from ..platform import Platform, naive
 from ..tables import DATA_QUALITY_METRICS, QUARANTINE
-from ..team import PROBLEM, module
+from ..team import PROBLEM, module, own
 from . import TaskValues, entry_point
 
 SOURCES: tuple[Source, ...] = module("sources").SOURCES
@@ -31,8 +39,13 @@ def run(platform: Platform, *, as_of: datetime, backfill: str = "") -> TaskValue
 
 def bring_in(platform: Platform, sources: Sequence[Source], as_of: datetime) -> None:
     """Bring the new rows of these sources in."""
+    read = [source for source in sources if not isinstance(source.read, Stream)]
+    streams = [source for source in sources if isinstance(source.read, Stream)]
+    tables = [table for table in PROBLEM.feature_tables if table.refresh == "stream"]
+    followed = {name for table in tables for name in table.sources}
     try:
-        judged = platform.each(lambda source: _judge(platform, source, as_of), sources)
+        judged = platform.each(lambda source: _judge(platform, source, as_of), read)
+        platform.each(lambda source: _take_in(platform, source, source.name in followed), streams)
     except ContractError as error:
         finding = Finding(error.source, error.column, "schema", 1.0, high=0.0, reason=error.reason)
         platform.record(
@@ -40,21 +53,38 @@ def bring_in(platform: Platform, sources: Sequence[Source], as_of: datetime) -> 
         )
         raise
     _settle(platform, as_of)
-    bad = (bad_rows(source, rows) for source, rows in zip(sources, judged, strict=True))
+    if not read:
+        return
+    bad = (bad_rows(source, rows) for source, rows in zip(read, judged, strict=True))
     rejected = reduce(DataFrame.unionByName, bad).dropDuplicates(list(QUARANTINE.keys))
     # Quarantine first: the bronze table is the record of how far this source has come.
     platform.record(QUARANTINE, rejected)
 
-    tables = [table for table in PROBLEM.feature_tables if table.refresh == "stream"]
-    streamed = {name for table in tables for name in table.sources}
-
     def write(pair: tuple[Source, DataFrame]) -> None:
         source, rows = pair
-        followed = source.name in streamed
-        platform.create(source.name, source.columns, source.description, changes=followed)
+        changes = source.name in followed
+        platform.create(source.name, source.columns, source.description, changes=changes)
         platform.merge(source.name, good_rows(rows), source.keys, latest_by="available_at")
 
-    platform.each(write, zip(sources, judged, strict=True))
+    platform.each(write, zip(read, judged, strict=True))
+
+
+def _take_in(platform: Platform, source: Source, followed: bool) -> None:
+    """Take what has come in a stream; its position is kept in a checkpoint of this model."""
+    assert isinstance(source.read, Stream)
+    rows = source.read.open(platform)
+    check_schema(source, rows)
+    platform.create(source.name, source.columns, source.description, changes=followed)
+    platform.drain(rows, own(f"ingest-{source.name}"), partial(_take_batch, source))
+
+
+def _take_batch(source: Source, platform: Platform, rows: DataFrame, number: int) -> None:
+    """Merge one batch in; one that comes again, after a crash, changes nothing."""
+    judged = platform.keep(judge_stream(source, rows))
+    bad = bad_rows(source, judged).dropDuplicates(list(QUARANTINE.keys))
+    platform.record(QUARANTINE, bad)
+    last = last_rows(source, good_rows(judged))
+    platform.merge(source.name, last, source.keys, latest_by="available_at")
 
 
 def _settle(platform: Platform, as_of: datetime) -> None:
