@@ -254,8 +254,16 @@ class Platform(ABC):
         """Make this the experiment that training runs are logged to."""
 
     @abstractmethod
-    def score(self, rows: DataFrame, model_uri: str, features: Sequence[str]) -> DataFrame:
-        """Add `prediction` (double) by the model to each row; `features` are its inputs."""
+    def score_into(
+        self,
+        table: str,
+        rows: DataFrame,
+        model_uri: str,
+        features: Sequence[str],
+        keys: Sequence[str],
+        span: Span,
+    ) -> None:
+        """Insert the rows with `prediction` (double) by the model; `features` are its inputs."""
 
     @abstractmethod
     def user(self) -> str:

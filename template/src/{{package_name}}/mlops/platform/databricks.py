@@ -169,7 +169,15 @@ class DatabricksPlatform(Platform):
 
         mlflow.set_experiment(name)
 
-    def score(self, rows: DataFrame, model_uri: str, features: Sequence[str]) -> DataFrame:
+    def score_into(
+        self,
+        table: str,
+        rows: DataFrame,
+        model_uri: str,
+        features: Sequence[str],
+        keys: Sequence[str],
+        span: Span,
+    ) -> None:
         """Score on the cluster, one copy of the model a worker.
 
         A classifier answers with a column a class, of which the last is the label's probability; a
@@ -182,7 +190,8 @@ class DatabricksPlatform(Platform):
             self.spark, model_uri, result_type="array<double>", env_manager="local"
         )
         inputs = F.struct(*features)
-        return rows.withColumn("prediction", F.element_at(predict(inputs), -1))
+        scored = rows.withColumn("prediction", F.element_at(predict(inputs), -1))
+        self.insert(table, scored, keys, span)
 
     def user(self) -> str:
         """Ask the session."""

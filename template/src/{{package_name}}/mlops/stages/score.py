@@ -59,16 +59,13 @@ def predict(
 ) -> None:
     """Score observations of (since, as_of] that have no prediction yet, and keep the answers."""
     champion, shadow = require_champion(registry), registry.at(SHADOW)
-    scored = _predictions(platform, registry, rows, champion, "champion", since, as_of)
-    if shadow is not None and shadow != champion:
-        more = _predictions(platform, registry, rows, shadow, "shadow", since, as_of)
-        scored = scored.unionByName(more)
     platform.create(PREDICTIONS.name, PREDICTIONS.columns, PREDICTIONS.description)
-    span = Span("predict_at", since, as_of)
-    platform.insert(PREDICTIONS.name, scored, PREDICTIONS.keys, span)
+    _predict(platform, registry, rows, champion, "champion", since, as_of)
+    if shadow is not None and shadow != champion:
+        _predict(platform, registry, rows, shadow, "shadow", since, as_of)
 
 
-def _predictions(
+def _predict(
     platform: Platform,
     registry: Registry,
     rows: DataFrame,
@@ -76,8 +73,8 @@ def _predictions(
     role: str,
     since: datetime,
     as_of: datetime,
-) -> DataFrame:
-    """Predictions of one version for the rows that lack one, as rows of the table."""
+) -> None:
+    """Add the predictions of one version for the rows that lack one."""
     made = platform.span(PREDICTIONS.name, "predict_at")
     if made and made[1] > since:
         # A served prediction stands, whatever version is champion when a run is repeated.
@@ -88,16 +85,22 @@ def _predictions(
         done = done.where(same & (F.col("predict_at") > since))
         entity = F.col("entity").alias(PROBLEM.entity_key)
         rows = rows.join(done.select(entity), PROBLEM.entity_key, "left_anti")
-    scored = platform.score(rows, registry.uri(version), PROBLEM.feature_names)
-    return scored.select(
+    rows = rows.select(
         F.col(PROBLEM.entity_key).alias("entity"),
         F.lit(registry.model).alias("model"),
         F.lit(version).alias("model_version"),
         F.lit(role).alias("role"),
         "predict_at",
         F.lit(as_of).alias("as_of"),
-        "prediction",
         *PROBLEM.feature_names,
+    )
+    platform.score_into(
+        PREDICTIONS.name,
+        rows,
+        registry.uri(version),
+        PROBLEM.feature_names,
+        PREDICTIONS.keys,
+        Span("predict_at", since, as_of),
     )
 
 
