@@ -242,6 +242,11 @@ class ModelServing:
                 lookup_key=list(table.keys),
                 timestamp_lookup_key="predict_at",
                 lookback_window=table.max_age,
+                default_values={
+                    column.name: column.default
+                    for column in table.features
+                    if column.default is not None
+                },
             )
             for table in PROBLEM.feature_tables
         ]
