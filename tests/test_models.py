@@ -88,7 +88,7 @@ def test_adding_is_rendering_with_the_model(old: Path, versions: Path, tmp_path:
     changed = [
         line[3:] for line in git(old, "status", "--porcelain").splitlines() if line[0] == "M"
     ]
-    assert changed == [".copier-answers.yml", "Makefile"]
+    assert changed == [".copier-answers.yml", ".github/workflows/model.yml", "Makefile"]
     commit(old)
     add(old, "very_late", "classification")
     commit(old)
