@@ -6,6 +6,7 @@ keeps what it is given; it has no Unity Catalog rights and runs no Spark.
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
@@ -179,6 +180,30 @@ def test_every_target_is_deployed_once(
             done = workspace.run(project, "make", "destroy", f"TARGET={target}", *number)
             assert done.returncode == 0, done.stdout
             assert workspace.jobs() == before
+
+
+def test_after_deploy_reads_the_summary(
+    workspace: Workspace, template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What `bundle summary` prints holds what the step after a deployment needs."""
+    models = {"minutes_late": "regression"}
+    answers = principals({"package_name": "summarised", "models": models})
+    project = workspace.project(template, tmp_path / "project", **answers)
+    workspace.bundle(project, "staging", "deploy")
+    said = workspace.bundle(project, "staging", "summary", "-o", "json")
+    monkeypatch.syspath_prepend(project / "src")
+    after_deploy = importlib.import_module("summarised.mlops.after_deploy")
+    found = after_deploy.Deployment.of_summary(said[said.index("{") :])
+    listed = workspace.api("GET", "/api/2.2/jobs/list")["jobs"]
+    ids = {job["settings"]["name"]: str(job["job_id"]) for job in listed}
+    assert found.deciders == {
+        "staging.summarised.flight_delay": ids["summarised-deployment"],
+        "staging.summarised.minutes_late": ids["summarised-minutes_late-deployment"],
+    }
+    warehouses = workspace.api("GET", "/api/2.0/sql/warehouses")["warehouses"]
+    assert found.warehouse_id in {warehouse["id"] for warehouse in warehouses}
+    assert found.principals == (PRINCIPAL,)
+    assert found.host == workspace.url
 
 
 def test_a_mistake_is_not_valid(workspace: Workspace, template: Path, tmp_path: Path) -> None:
