@@ -6,6 +6,7 @@ import ast
 import importlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -215,6 +216,23 @@ def test_queries_read_columns_that_stages_write(case: str, project: Project) -> 
             for query in placed["widget"]["queries"]:
                 fields = {field["name"] for field in query["query"]["fields"]}
                 assert fields <= {*columns[query["query"]["datasetName"]]}
+
+
+def test_pages_run_jobs_and_tasks_that_are_there(case: str, project: Project) -> None:
+    bundle = project.load("prod")
+    seen = 0
+    for page in [*(project.root / "docs").glob("*.md"), project.root / "README.md"]:
+        for line in re.findall(r"databricks bundle run ([^`\n]+)", page.read_text("utf-8")):
+            words = line.split()
+            target = words.pop(words.index("-t") + 1)
+            (job,) = {*words} & {*bundle.jobs}
+            assert target in targets_of(case), f"{page.name}: {line}"
+            tasks = {task["task_key"] for task in bundle.jobs[job]["tasks"]}
+            declared = {parameter["name"] for parameter in bundle.jobs[job].get("parameters", [])}
+            assert {*re.findall(r"--only (\w+)", line)} <= tasks, f"{page.name}: {line}"
+            assert {*re.findall(r"(\w+)=", line)} <= declared, f"{page.name}: {line}"
+            seen += 1
+    assert seen
 
 
 def test_widgets_fit_on_their_page(project: Project) -> None:
