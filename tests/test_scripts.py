@@ -195,6 +195,12 @@ def test_each_call_goes_to_the_workspace_of_the_target(lab: Lab, command: str) -
     assert [line for line in lines if " -t staging" not in line] == []
 
 
+@pytest.mark.parametrize("target", ["dev", "dev_berlin"])
+def test_each_workspace_of_development_is_for_destroying(lab: Lab, target: str) -> None:
+    assert by_hand(lab, "destroy", f"TARGET={target}").returncode == 0
+    assert lab.bundle() == [f"destroy -t {target} --auto-approve"]
+
+
 def test_plan_of_another_commit_is_refused(lab: Lab) -> None:
     assert by_hand(lab, "plan", "TARGET=prod").returncode == 0
     commit(lab.project, "Later")

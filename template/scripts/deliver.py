@@ -228,7 +228,7 @@ def deploy(target: Target, folder: Path | None, digest: str) -> None:
 
 def destroy(target: Target) -> None:
     """Remove what a deployment for trying made. Never staging, never prod."""
-    if target.name not in ("dev", "pr"):
+    if not re.fullmatch(r"pr|dev(_[a-z0-9]+)?", target.name):
         raise DeliveryError(f"{target.name} is not for destroying. Fix: TARGET=dev or TARGET=pr.")
     try:
         if any(Path("src").glob(ONLINE)) and target.is_deployed():
