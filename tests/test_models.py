@@ -179,6 +179,19 @@ def test_a_bad_name_is_no_answer(template: Path, tmp_path: Path, name: str) -> N
     assert not (tmp_path / "project").exists()
 
 
+def test_no_model_takes_the_key_of_a_resource(
+    template: Path, default_project: Path, tmp_path: Path
+) -> None:
+    """A key names one resource of the bundle, whatever its kind, and a model is one."""
+    keys: set[str] = set()
+    for path in (default_project / "resources").glob("*.yml"):
+        for found in yaml.safe_load(path.read_text())["resources"].values():
+            keys |= found.keys()
+    with pytest.raises(ValueError, match="is taken in each project") as refusal:
+        render(template, tmp_path / "project", models=dict.fromkeys(keys, "regression"))
+    assert [key for key in keys if f" {key} is taken" not in str(refusal.value)] == []
+
+
 def test_bad_requests_are_refused_with_the_fix(old: Path) -> None:
     add(old, "minutes_late")
     commit(old)
