@@ -126,9 +126,6 @@ def principals(answers: dict[str, Any]) -> dict[str, Any]:
     return given | answers
 
 
-SLOW = pytest.mark.full
-
-
 @pytest.mark.parametrize("case", CASES)
 def test_every_target_is_valid(
     workspace: Workspace, template: Path, tmp_path: Path, case: str
@@ -161,9 +158,8 @@ def test_additions_have_a_file_of_their_own(
         assert schedule["quartz_cron_expression"] == cron
 
 
-@pytest.mark.parametrize(
-    "case", [case if case == "all" else pytest.param(case, marks=SLOW) for case in CASES]
-)
+@pytest.mark.full
+@pytest.mark.parametrize("case", CASES)
 def test_every_target_is_deployed_once(
     workspace: Workspace, template: Path, tmp_path: Path, case: str
 ) -> None:
@@ -190,6 +186,7 @@ def test_after_deploy_reads_the_summary(
     answers = principals({"package_name": "summarised", "models": models})
     project = workspace.project(template, tmp_path / "project", **answers)
     workspace.bundle(project, "staging", "deploy")
+    assert workspace.plan(project, "staging") == {"skip"}
     said = workspace.bundle(project, "staging", "summary", "-o", "json")
     monkeypatch.syspath_prepend(project / "src")
     after_deploy = importlib.import_module("summarised.mlops.after_deploy")
@@ -216,7 +213,7 @@ def test_a_mistake_is_not_valid(workspace: Workspace, template: Path, tmp_path: 
     assert "unknown field: max_concurent_runs" in done.stdout
 
 
-@pytest.mark.parametrize("kind", [pytest.param("tag", marks=SLOW), "branch"])
+@pytest.mark.parametrize("kind", [pytest.param("tag", marks=pytest.mark.full), "branch"])
 def test_a_release_by_make(workspace: Workspace, template: Path, tmp_path: Path, kind: str) -> None:
     """Plan, deploy, look after it, decide: what CI runs in production, from what CI checks out."""
     answers = principals({"release_by": kind})
