@@ -47,7 +47,7 @@ def versions(tmp_path_factory: pytest.TempPathFactory) -> Path:
         tree / "resources/scoring.job.yml.jinja",
         lambda text: text.replace("task_key: score", "task_key: score_rows"),
     )
-    edit(tree / "src/{{package_name}}/mlops/cron.py", lambda text: text + "# of version 2\n")
+    edit(tree / "src/{{package_name}}/mlops/cron.py", lambda text: text + "\n\n# of version 2\n")
     for name in ("problem.py.jinja", "sources.py", "model.py.jinja"):
         edit(tree / "src/{{package_name}}" / name, lambda text: text + "# of version 2\n")
     commit(template)
