@@ -19,6 +19,8 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,6 @@ DIST = Path("dist")
 LIFE = ("features", "training", "deployment", "scoring", "monitoring")
 SUMMARY = Path("reports/summary.json")
 CHAMPION = "champion"
-ONLINE = "*/mlops/online"  # there in projects that serve online
 RUN_URL = re.compile(r"Run URL: (\S+)")
 
 
@@ -231,34 +232,11 @@ def destroy(target: Target) -> None:
     if not re.fullmatch(r"pr|dev(_[a-z0-9]+)?", target.name):
         raise DeliveryError(f"{target.name} is not for destroying. Fix: TARGET=dev or TARGET=pr.")
     try:
-        if any(Path("src").glob(ONLINE)) and target.is_deployed():
-            remove_served(target)
+        if find_spec("served") and target.is_deployed():
+            for made in import_module("served").made_beside(target):
+                call(*made, "-t", target.name)
     finally:
         target.bundle("destroy", "--auto-approve")
-
-
-def remove_served(target: Target) -> None:
-    """Remove what the jobs have made beside the bundle: endpoints, and the online store."""
-    schema = target.resources["schemas"]["mlops"]
-    names = {
-        "serving-endpoints": ("list", "delete", {endpoint_of(m) for m in target.full_names()}),
-        "feature-store": ("list-online-stores", "delete-online-store", {store_of(schema)}),
-    }
-    for kind, (listing, deletion, wanted) in names.items():
-        there = {found["name"] for found in target.ask(kind, listing) or ()}
-        for name in sorted(there & wanted):
-            call(kind, deletion, name, "-t", target.name)
-
-
-def endpoint_of(model: str) -> str:
-    """Name of the endpoint of a model, as `mlops/online/databricks.py` makes it."""
-    return model.replace(".", "-")[:63].strip("-")
-
-
-def store_of(schema: dict[str, Any]) -> str:
-    """Name of the online store of a schema, as `mlops/online/databricks.py` makes it."""
-    name = f"{schema['catalog_name']}-{schema['name']}"
-    return name.replace("_", "-")[:63].strip("-")
 
 
 def newest(target: Target, model: str) -> str:
