@@ -279,7 +279,7 @@ def test_make_update_ends_in_a_real_check(old: Callable[..., Path]) -> None:
     if LOCK.exists():
         shutil.copy(LOCK, project / "uv.lock")
     finish("make", "setup", cwd=project, CI="")
-    edit(project / f"{PACKAGE}/mlops/cron.py", lambda text: text + TEAM_LINE)
+    edit(project / f"{PACKAGE}/mlops/cron.py", lambda text: TEAM_LINE + text)
     commit(project)
     assert "Newest    v0.2.0" in finish("make", "template-status", cwd=project)
     # Version 2 renames a module that others import, and does not tell them: the check finds it.

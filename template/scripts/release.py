@@ -36,7 +36,7 @@ def main(version: str, kind: str) -> None:
         git("fetch", "--quiet", "origin", f"{prefix}{last}")
         print(f"Changes since {last}:\n{git('log', '--oneline', 'FETCH_HEAD..HEAD')}\n")
     git("push", "--quiet", "origin", f"HEAD:{prefix}{version}")
-    print(f"{prefix}{version} is pushed: CI plans, waits for approval, then deploys that plan.")
+    print(f"{prefix}{version} is pushed. Next: the plan and its approval, docs/delivery.md.")
 
 
 def _is_version(name: str) -> bool:

@@ -191,7 +191,7 @@ RETRAINING_DECISIONS = Table(
 
 OPERATIONS_METRICS = Table(
     "operations_metrics",
-    "How the jobs did in a window: failures, time, cost",
+    "How the jobs, and the endpoint if there is one, did in a window: failures, time, cost",
     (
         Column("window_start", "timestamp", "Start of the window, exclusive"),
         Column("window_end", "timestamp", "End of the window, inclusive"),
