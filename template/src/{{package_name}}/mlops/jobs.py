@@ -392,11 +392,12 @@ class Runner:
 
 def _time(written: str | None) -> datetime | None:
     """A time as a parameter has it; None for what is none."""
+    from .stages import ParameterError, parse_time  # they load what a check does without
+
     try:
-        found = datetime.fromisoformat(written or "")
-    except ValueError:
+        return parse_time("as_of", written) if written else None
+    except ParameterError:
         return None
-    return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def compare(op: str, left: str, right: str) -> bool:

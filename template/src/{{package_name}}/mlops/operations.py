@@ -6,6 +6,7 @@ All functions are pure. A limit on time comes from the job's own past windows.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 
 import numpy as np
 
@@ -42,3 +43,13 @@ def of_jobs(
             Finding(job, ALL, "total_seconds", total, reason=cost),
         ]
     return found
+
+
+def as_rows(
+    found: Iterable[Finding], since: datetime, as_of: datetime, model: str
+) -> list[tuple[object, ...]]:
+    """Findings as rows of operations_metrics."""
+    return [
+        (since, as_of, model, one.subject, one.metric, one.value, one.high, one.passed, one.reason)
+        for one in found
+    ]

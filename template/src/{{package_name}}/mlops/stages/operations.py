@@ -33,11 +33,7 @@ def run(
         past = past[past["window_end"] < naive(as_of)]
         usual = {str(job): part["value"].tolist() for job, part in past.groupby("subject")}
     found = operations.of_jobs(runs, usual)
-    rows = [
-        (start, as_of, model, one.subject, one.metric, one.value, one.high, one.passed, one.reason)
-        for one in found
-    ]
-    platform.record(OPERATIONS_METRICS, list(rows))
+    platform.record(OPERATIONS_METRICS, operations.as_rows(found, start, as_of, model))
     return None
 
 
