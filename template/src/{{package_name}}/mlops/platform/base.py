@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from copy import copy
@@ -245,8 +245,10 @@ class Platform(ABC):
 
     # -- jobs -----------------------------------------------------------------------------------
     @abstractmethod
-    def job_runs(self, job_id: str, since: datetime, until: datetime) -> list[JobRun]:
-        """The runs of a job that have ended, with a data time in (since, until]."""
+    def job_runs(
+        self, job_ids: Collection[str], since: datetime, until: datetime
+    ) -> dict[str, list[JobRun]]:
+        """The runs of each job that have ended, with a data time in (since, until]."""
 
     # -- models ---------------------------------------------------------------------------------
     @abstractmethod

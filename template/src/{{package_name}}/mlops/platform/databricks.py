@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -144,24 +145,32 @@ class DatabricksPlatform(Platform):
 
         return str(dbutils.secrets.get(scope=__package__.split(".")[0], key=name))
 
-    def job_runs(self, job_id: str, since: datetime, until: datetime) -> list[JobRun]:
+    def job_runs(
+        self, job_ids: Collection[str], since: datetime, until: datetime
+    ) -> dict[str, list[JobRun]]:
         """Ask the workspace; a data time is when a run has started."""
         from databricks.sdk import WorkspaceClient
         from databricks.sdk.service.jobs import RunResultState as Result
 
         first, last = (int(time.timestamp() * 1000) for time in (since, until))
         right = {Result.SUCCESS, Result.SUCCESS_WITH_FAILURES, Result.CANCELED}
-        runs = WorkspaceClient().jobs.list_runs(
-            job_id=int(job_id), completed_only=True, start_time_from=first + 1, start_time_to=last
+        list_runs = partial(
+            WorkspaceClient().jobs.list_runs,
+            completed_only=True,
+            start_time_from=first + 1,
+            start_time_to=last,
         )
-        return [
-            JobRun(
-                at=datetime.fromtimestamp((run.start_time or 0) / 1000, tz=UTC),
-                seconds=(run.run_duration or 0) / 1000,
-                failed=run.state is not None and run.state.result_state not in right,
-            )
-            for run in runs
-        ]
+        return {
+            job_id: [
+                JobRun(
+                    at=datetime.fromtimestamp((run.start_time or 0) / 1000, tz=UTC),
+                    seconds=(run.run_duration or 0) / 1000,
+                    failed=run.state is not None and run.state.result_state not in right,
+                )
+                for run in list_runs(job_id=int(job_id))
+            ]
+            for job_id in job_ids
+        }
 
     def use_experiment(self, name: str) -> None:
         """Use the workspace experiment the bundle has made."""

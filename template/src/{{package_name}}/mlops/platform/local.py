@@ -8,7 +8,7 @@ import grp
 import json
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime
@@ -257,14 +257,16 @@ class LocalPlatform(Platform):
         with self._runs.open("a") as file:
             file.write(json.dumps(line | {"failed": run.failed}) + "\n")
 
-    def job_runs(self, job_id: str, since: datetime, until: datetime) -> list[JobRun]:
+    def job_runs(
+        self, job_ids: Collection[str], since: datetime, until: datetime
+    ) -> dict[str, list[JobRun]]:
         """Read the lines."""
-        found = []
+        found: dict[str, list[JobRun]] = {job_id: [] for job_id in job_ids}
         for line in self._runs.read_text().splitlines() if self._runs.exists() else ():
             one = json.loads(line)
             at = datetime.fromisoformat(one["at"])
-            if one["job"] == job_id and since < at <= until:
-                found.append(JobRun(at, one["seconds"], one["failed"]))
+            if one["job"] in found and since < at <= until:
+                found[one["job"]].append(JobRun(at, one["seconds"], one["failed"]))
         return found
 
     @property

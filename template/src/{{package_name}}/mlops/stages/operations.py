@@ -26,7 +26,9 @@ def run(
     """
     model = Registry(platform, model_name).model
     start = since or as_of - PROBLEM.monitoring_window
-    runs = {job: platform.job_runs(job_id, start, as_of) for job, job_id in _ids(jobs).items()}
+    ids = _ids(jobs)
+    ended = platform.job_runs(ids.values(), start, as_of)
+    runs = {job: ended[job_id] for job, job_id in ids.items()}
     usual: dict[str, list[float]] = {}
     if platform.exists(OPERATIONS_METRICS.name):
         past = platform.frame(OPERATIONS_METRICS.name, metric="run_seconds", model=model)
