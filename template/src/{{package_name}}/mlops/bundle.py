@@ -33,7 +33,17 @@ from .yaml_tree import (
     words,
 )
 
-__all__ = ["Bundle", "BundleError", "Problem", "Where", "job_id_of", "load", "suggest", "text"]
+__all__ = [
+    "Bundle",
+    "BundleError",
+    "Problem",
+    "Where",
+    "find_project",
+    "job_id_of",
+    "load",
+    "suggest",
+    "text",
+]
 
 PAUSE_STATUSES = ("PAUSED", "UNPAUSED")
 TRIGGERS = ("schedule", "trigger", "continuous")
@@ -134,6 +144,12 @@ class Bundle:
 def job_id_of(key: str) -> str:
     """Give the id that stands for a job on this machine: stable, and unlike one of a workspace."""
     return str(900_000_000_000_000 + zlib.crc32(key.encode()))
+
+
+def find_project(here: Path) -> Path | None:
+    """The folder of databricks.yml: this one or the nearest above it; None where there is none."""
+    places = (here, *here.parents)
+    return next((place for place in places if (place / "databricks.yml").is_file()), None)
 
 
 def load(

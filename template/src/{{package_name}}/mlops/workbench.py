@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .bundle import find_project
 from .notebooks import parameter
 from .platform import MissingTableError, Platform, connect
 from .tables import Table
@@ -26,8 +27,7 @@ def open_platform(dbutils: Any, catalog: str, schema: str) -> Platform:
     file.
     """
     here = Path.cwd()
-    project = (folder for folder in (here, *here.parents) if (folder / "databricks.yml").is_file())
-    os.environ.setdefault("MLOPS_HOME", str(next(project, here) / ".local"))
+    os.environ.setdefault("MLOPS_HOME", str((find_project(here) or here) / ".local"))
     return connect(parameter(dbutils, "catalog", catalog), parameter(dbutils, "schema", schema))
 
 
