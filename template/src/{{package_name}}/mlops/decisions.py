@@ -41,6 +41,17 @@ def _decisions(platform: Platform, registry: Registry, version: str) -> dict[str
     return dict(zip(rows["decision"], rows["previous_champion"], strict=True))
 
 
+def verdict(platform: Platform, registry: Registry, version: str) -> str:
+    """What was decided on the version, why, and who is champion now: one line for people."""
+    decision, champion = decision_on(platform, registry, version), registry.at(CHAMPION)
+    said = "is not decided on yet"
+    if decision is not None:
+        keys = {"model": registry.model, "model_version": version, "decision": decision}
+        said = f"was {decision}: {platform.frame(DEPLOYMENTS.name, **keys)['reason'].iloc[0]}"
+    now = "there is no champion" if champion is None else f"the champion is version {champion}"
+    return f"Version {version} of {registry.model} {said}; {now}"
+
+
 def objections(platform: Platform, registry: Registry, version: str) -> list[str]:
     """What stands against the version: failed checks, missing results, a person's rejection."""
     if not platform.exists(VALIDATION_RESULTS.name):

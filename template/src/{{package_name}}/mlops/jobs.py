@@ -213,7 +213,8 @@ class Runner:
                 where = ("resources", "jobs", job_key, "parameters")
                 problems.append(self.bundle.problem(where, message, suggest(name, known)))
             if self.now is None:
-                problems += self._needs_time(job_key, given.keys())
+                asked = f'make run JOB={job_key} ARGS="{{}}=2013-06-01", with a time of your data'
+                problems += self._needs_time(job_key, given.keys(), asked)
                 if deployment in jobs:
                     problems += self._needs_time(deployment, set(DEPLOYMENT_PARAMETERS))
         if problems:
@@ -232,20 +233,26 @@ class Runner:
                 message = f"job `{key}`: the value of `{string}` is known on a workspace only"
                 yield self.bundle.problem(at, message, "use a variable and set it for this run")
 
-    def _needs_time(self, key: str, given: Set[str]) -> Iterator[Problem]:
-        """Find uses of the time of the run in a job that is given these parameters."""
+    def _needs_time(
+        self, key: str, given: Set[str], asked: str = "pass `{}` on to it"
+    ) -> Iterator[Problem]:
+        """Find uses of the time of the run in a job that is given these parameters.
+
+        `asked` is the fix for a parameter that has none, with a place for its name.
+        """
         where: Where = ("resources", "jobs", key)
         job = self.bundle.jobs[key]
         defaults = [
-            (p["default"], (*where, "parameters", index))
+            (p["default"], (*where, "parameters", index), asked.format(p["name"]))
             for index, p in enumerate(job.get("parameters") or [])
             if p["name"] not in given
         ]
-        for value, start in [*defaults, (job["tasks"], (*where, "tasks"))]:
+        tasks = (job["tasks"], (*where, "tasks"), "take it from a parameter of the job, `as_of`")
+        for value, start, fix in [*defaults, tasks]:
             for string, at in strings(value, start):
                 if any("_time." in r or ".time." in r for r in REFERENCE.findall(string)):
                     message = f"job `{key}` needs to know the time of its run"
-                    yield self.bundle.problem(at, message, "pass as_of, or give the Runner `now`")
+                    yield self.bundle.problem(at, message, fix)
         names = set(_parameter_names(job))
         for task in job["tasks"]:
             inner = task.get("for_each_task", {}).get("task", task).get("run_job_task")
