@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 
-from .base import JobRun, MissingTableError, Platform, Span, naive
+from .base import JobRun, MissingTableError, Platform, Span, Unscored, naive
 
-__all__ = ["JobRun", "MissingTableError", "Platform", "Span", "connect", "naive"]
+__all__ = ["JobRun", "MissingTableError", "Platform", "Span", "Unscored", "connect", "naive"]
 
 
 def connect(catalog: str, schema: str) -> Platform:

@@ -34,6 +34,16 @@ class Span:
 
 
 @dataclass(frozen=True)
+class Unscored:
+    """Rows of `table` in a span whose `key` is not among the `done` ones (column `entity`)."""
+
+    table: str
+    span: Span
+    key: str
+    done: DataFrame | None
+
+
+@dataclass(frozen=True)
 class JobRun:
     """A run of a job that has ended: its data time, how long it took and whether it failed."""
 
@@ -258,14 +268,17 @@ class Platform(ABC):
     @abstractmethod
     def score_into(
         self,
-        table: str,
-        rows: DataFrame,
+        table: Table,
+        rows: Unscored,
         model_uri: str,
         features: Sequence[str],
-        keys: Sequence[str],
-        span: Span,
+        said: Mapping[str, str | datetime],
     ) -> None:
-        """Insert the rows with `prediction` (double) by the model; `features` are its inputs."""
+        """Insert the rows as `entity`, with `prediction` (double) by the model.
+
+        `features` are the model's inputs and are kept, as is the time of the span; `said` are the
+        columns that are the same in all rows.
+        """
 
     @abstractmethod
     def user(self) -> str:

@@ -11,7 +11,7 @@ from uuid import uuid4
 
 from ..declarations import Column
 from ..tables import Table, create_table_sql
-from .base import JobRun, Platform, Span
+from .base import JobRun, Platform, Span, Unscored
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -180,12 +180,11 @@ class DatabricksPlatform(Platform):
 
     def score_into(
         self,
-        table: str,
-        rows: DataFrame,
+        table: Table,
+        rows: Unscored,
         model_uri: str,
         features: Sequence[str],
-        keys: Sequence[str],
-        span: Span,
+        said: Mapping[str, str | datetime],
     ) -> None:
         """Score on the cluster, one copy of the model a worker.
 
@@ -198,9 +197,19 @@ class DatabricksPlatform(Platform):
         predict = mlflow.pyfunc.spark_udf(
             self.spark, model_uri, result_type="array<double>", env_manager="local"
         )
-        inputs = F.struct(*features)
-        scored = rows.withColumn("prediction", F.element_at(predict(inputs), -1))
-        self.insert(table, scored, keys, span)
+        time = F.col(rows.span.column)
+        found = self.read(rows.table).where((time > rows.span.since) & (time <= rows.span.until))
+        if rows.done is not None:
+            done = rows.done.select(F.col("entity").alias(rows.key))
+            found = found.join(done, rows.key, "left_anti")
+        scored = found.select(
+            F.col(rows.key).alias("entity"),
+            time,
+            *(F.lit(value).alias(name) for name, value in said.items()),
+            *features,
+            F.element_at(predict(F.struct(*features)), -1).alias("prediction"),
+        )
+        self.insert(table.name, scored, table.keys, rows.span)
 
     def user(self) -> str:
         """Ask the session."""

@@ -22,7 +22,7 @@ from deltalake import DeltaTable, Schema
 from ..declarations import Column, FeatureTable
 from ..predictions import as_column
 from ..tables import Table
-from .base import JobRun, Platform, Span
+from .base import JobRun, Platform, Span, Unscored
 from .spark import start_session
 
 if TYPE_CHECKING:
@@ -285,18 +285,32 @@ class LocalPlatform(Platform):
 
     def score_into(
         self,
-        table: str,
-        rows: DataFrame,
+        table: Table,
+        rows: Unscored,
         model_uri: str,
         features: Sequence[str],
-        keys: Sequence[str],
-        span: Span,
+        said: Mapping[str, str | datetime],
     ) -> None:
-        """Score in this process: a worker takes long to start, and rows longer to go there."""
-        collected = rows.toArrow()
-        if collected.num_rows:
-            answers = predict(_load(model_uri), _naive(collected.select(list(features))))
-            self._insert(table, collected.append_column("prediction", answers), keys, span)
+        """Score in this process, without Spark: rows take longer through it than to predict."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        time = rows.span.column
+        found = self._table(rows.table).to_pyarrow_table(
+            columns=[rows.key, time, *features],
+            filters=[(time, ">", rows.span.since), (time, "<=", rows.span.until)],
+        )
+        # Without the descriptions of the columns, which are those of another table.
+        scored = pa.Table.from_arrays(found.columns, names=["entity", time, *features])
+        if rows.done is not None:
+            done = rows.done.select("entity").toArrow()["entity"].combine_chunks()
+            scored = scored.filter(pc.invert(pc.is_in(scored["entity"], done)))
+        if scored.num_rows:
+            answers = predict(_load(model_uri), _naive(scored.select(list(features))))
+            for name, value in said.items():
+                scored = scored.append_column(name, pa.repeat(value, len(answers)))
+            scored = scored.append_column("prediction", answers)
+            self._insert(table.name, scored, table.keys, rows.span)
 
     def user(self) -> str:
         """Ask the operating system."""
