@@ -48,6 +48,17 @@ def test_every_question_has_help_and_default() -> None:
         computed = computed or hidden
 
 
+def test_every_question_is_explained_in_its_place() -> None:
+    config = yaml.safe_load((ROOT / "copier.yml").read_text("utf-8"))
+    asked = [name for name in config if name[0] != "_" and config[name].get("when") is not False]
+    page = (ROOT / "docs/questions.md").read_text("utf-8")
+    cells = re.findall(r"^\| (`.*?) \|", page, re.MULTILINE)
+    rows = [re.findall(r"`(\w+)`", cell) for cell in cells]
+    assert sorted(name for row in rows for name in row) == sorted(asked)
+    first = [row[0] for row in rows]
+    assert first == sorted(first, key=asked.index)
+
+
 def test_pins_live_in_one_file() -> None:
     """No template states a version of a package or an action by itself."""
     for name in tracked():
