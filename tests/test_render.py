@@ -305,3 +305,103 @@ def test_no_path_or_host_of_one_machine(project: Path) -> None:
             machine = re.search(r"(?<![\w.}/-])/(home|root|Users|tmp|work)/\w+", text)
             assert not machine, f"{path}: {machine}"
         assert not [host for host in REGISTRY_HOSTS if host in text], path
+
+
+# Files that a person or a command makes, so that a page may name one that is not there; and paths
+# of requests. What `make add-model` makes is called minutes_late in pages.
+MADE_LATER = (
+    *("/", ".venv/", ".local/", ".bin/", "plan/", "reports/", "checkpoints/", "files/", "jars/"),
+    *("team.mk", "resources/team.yml", "resources/prices.job.yml", "template-conflicts.md"),
+    *("uv.lock", "model_card."),
+)
+FILE = re.compile(r"[\w./*-]*(?:/|\.(?:py|yml|md|toml|json|mk|lock|ipynb))")
+
+
+def pages_of(project: Path) -> list[Path]:
+    """What people and coding agents read."""
+    return [project / "README.md", project / "AGENTS.md", *sorted((project / "docs").glob("*.md"))]
+
+
+def headings(page: Path) -> set[str]:
+    """The anchors of a page, as GitHub and Azure DevOps make them."""
+    prose = re.sub(r"^```.*?^```", "", text_of(page), flags=re.MULTILINE | re.DOTALL)
+    titles = re.findall(r"^#+ (.+)$", prose, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_links_of_pages_lead_somewhere(project: Path) -> None:
+    for page in pages_of(project):
+        for link in re.findall(r"\]\(([^)\s]+)\)", text_of(page)):
+            if "://" not in link:
+                name, _, anchor = link.partition("#")
+                place = page.parent / name if name else page
+                assert place.exists(), f"{page.name}: {link}"
+                assert not anchor or anchor in headings(place), f"{page.name}: {link}"
+
+
+def test_pages_name_files_that_are_there(project: Path) -> None:
+    """A name in backticks that looks like a file's or folder's is one."""
+    package = project / "src" / answers_of(project)["package_name"]
+    folders = (project, package, package / "mlops", package / "features", *project.glob("*/"))
+    for page in pages_of(project):
+        for name in re.findall(r"`([^`\n]+)`", text_of(page)):
+            if not FILE.fullmatch(name) or name.startswith(MADE_LATER) or "minutes_late" in name:
+                continue
+            there = any([*folder.glob(name.strip("/"))] for folder in (*folders, page.parent))
+            assert there, f"{page.name}: {name}"
+
+
+def test_pages_name_commands_that_are_there(project: Path) -> None:
+    package = answers_of(project)["package_name"]
+    cli = text_of(project / "src" / package / "mlops/cli.py")
+    commands = {*re.findall(r"\bcommand\(\s*\"([\w-]+)\"", cli)}
+    makefile = text_of(project / "Makefile")
+    targets = {*re.findall(r"^([a-z-]+):", makefile, re.MULTILINE)}
+    assert {"status", "run", "after-deploy"} <= commands
+    for page in [*pages_of(project), project / "Makefile", *project.glob("resources/*.yml")]:
+        text = text_of(page)
+        named = {
+            *re.findall(r"(?:^|`|&& )(?:[A-Z_]+=\S+ )?make ([a-z][a-z-]*)", text, re.MULTILINE)
+        }
+        assert named <= targets, f"{page.name}: {named - targets}"
+        own = rf"(?:`|\.venv/bin/){package} (?:--problem \w+ )?([a-z-]+)"
+        assert {*re.findall(own, text)} <= commands, page.name
+    listed = re.search(r"^\.PHONY: ((?:.*\\\n)*.*)", makefile, re.MULTILINE)
+    assert listed and {*listed[1].replace("\\", "").split()} == targets
+
+
+# What only some projects have, by the words that speak of it; pages that tell how to add it apart.
+NOT_CHOSEN: dict[str, tuple[str, Any]] = {
+    "GitHub": (r"GitHub|\.github|Dependabot", lambda a: a["ci"] in ("github", "both")),
+    "Azure DevOps": (r"Azure DevOps|\.azure/|vstoken", lambda a: a["ci"] in ("azure", "both")),
+    "Renovate": (r"[Rr]enovate", lambda a: a["ci"] == "azure"),
+    "CI": (r"\bCI\b(?! system: the| is set|\))", lambda a: a["ci"] != "none"),
+    "sinks": (r"\b[Ss]inks?\b|dead_letters", lambda a: bool(a["sinks"])),
+    "topics": (r"[Kk]afka|[Ee]vent hub", lambda a: a["kafka_sources"] or "kafka" in a["sinks"]),
+    "serverless": (r"serverless", lambda a: a["compute"] == "serverless"),
+    "clusters": (r"job clusters?|spark_version", lambda a: a["compute"] == "job_clusters"),
+    "classes": (r"\bAUC\b|DeLong|predict_proba", lambda a: a["task"] == "classification"),
+    "expanding": (r"expanding", lambda a: a["training_data"] == "expanding"),
+    "tags": (r"tags? `v|refs/tags|tag of a release", lambda a: a["release_by"] == "tag"),
+}
+
+
+def test_pages_speak_of_what_was_chosen_only(project: Path) -> None:
+    answers = answers_of(project)
+    given = [answers[key] for key in ("project_name", "description", "warehouse", "readers")]
+    for page in [*pages_of(project), project / "Makefile", *project.glob("resources/*.yml")]:
+        text = text_of(page)
+        for answer in given:
+            text = text.replace(answer, "")
+        for what, (words, chosen) in NOT_CHOSEN.items():
+            if not chosen(answers):
+                found = re.search(f".*({words}).*", text)
+                assert not found, f"{page.name}, {what}: {found[0]}"
+
+
+def test_every_entry_point_is_a_jobs(project: Path) -> None:
+    settings = tomllib.loads(text_of(project / "pyproject.toml"))["project"]["entry-points"]
+    named = re.findall(
+        r"entry_point: (\w+)", "".join(map(text_of, project.glob("resources/*.job.yml")))
+    )
+    assert {*named} == settings["packages"].keys()
