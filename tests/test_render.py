@@ -221,7 +221,7 @@ def test_package_imports_without_spark(project: Path) -> None:
 
 
 def test_serving_is_there_only_when_chosen(project: Path) -> None:
-    traces = re.compile(r"(?i)online[_ ]s|mlops.online|prometheus|schemathesis")
+    traces = re.compile(r"(?i)(?<!table_)online[_ ]s|mlops.online|prometheus|schemathesis")
     found = [path for path in files_of(project) if path.name != ".copier-answers.yml"]
     found = [path for path in found if traces.search(f"{path} {text_of(project / path)}")]
     if answers_of(project)["online_serving"]:

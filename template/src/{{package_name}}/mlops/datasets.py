@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 import pandas as pd
 from pyspark.sql import functions as F
 
-from .platform import Platform, Span, naive
+from .platform import LookedUp, Platform, Span, naive
 from .team import PROBLEM, own
 
 if TYPE_CHECKING:
@@ -38,6 +38,14 @@ def observations(platform: Platform, since: datetime, until: datetime) -> DataFr
     """
     asked = F.col("predict_at")
     return platform.read(OBSERVATIONS).where((asked > since) & (asked <= until))
+
+
+def looked_up(platform: Platform) -> LookedUp:
+    """How the features of observations were looked up."""
+    rows = platform.read(OBSERVATIONS).withColumn("label", F.lit(0.0))
+    inputs = [column.name for column in PROBLEM.request_features]
+    keys, tables = PROBLEM.lookup_keys, PROBLEM.feature_tables
+    return LookedUp(rows, keys, "predict_at", inputs, "label", tables)
 
 
 def require_fresh(platform: Platform, as_of: datetime) -> None:

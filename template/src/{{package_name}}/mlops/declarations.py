@@ -248,6 +248,11 @@ class Problem:
         return [column.name for column in self.features]
 
     @property
+    def lookup_keys(self) -> list[str]:
+        """What the feature tables are looked up by."""
+        return list(dict.fromkeys(key for table in self.feature_tables for key in table.keys))
+
+    @property
     def metric(self) -> str:
         """`auc` for a classifier, `mae` for a regressor."""
         return "auc" if self.task == "classification" else "mae"

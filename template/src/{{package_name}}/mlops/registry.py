@@ -9,12 +9,14 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from .platform import Platform
+from .platform.feature_engineering import LOADER, PLAIN
 from .team import PROBLEM
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
     from mlflow.exceptions import MlflowException
+    from mlflow.models import Model
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous_champion"
 SHADOW = "shadow"  # scored beside the champion and only recorded
@@ -27,6 +29,13 @@ def _is_absent(error: MlflowException) -> bool:
     return error.error_code == "INVALID_PARAMETER_VALUE" and "not found" in str(error).lower()
 
 
+def _metadata(uri: str) -> Model:
+    """What MLflow wrote down beside a model."""
+    import mlflow
+
+    return mlflow.models.Model.load(mlflow.artifacts.download_artifacts(f"{uri}/MLmodel"))
+
+
 class Registry:
     """The model of this project in the platform's registry."""
 
@@ -36,6 +45,7 @@ class Registry:
         self.client: MlflowClient = MlflowClient()
         self.model = model or platform.full_name(PROBLEM.name)
         self._platform = platform
+        self._packed: dict[str, bool] = {}
 
     def at(self, alias: str) -> str | None:
         """Version that the alias points at, or None. Any other failure is raised."""
@@ -59,9 +69,7 @@ class Registry:
 
     def require_features(self, version: str) -> None:
         """Raise LookupError when the version needs a feature that the problem no longer has."""
-        import mlflow
-
-        signature = mlflow.models.get_model_info(self.uri(version)).signature
+        signature = _metadata(self.uri(version)).signature
         inputs = signature.inputs.input_names() if signature and signature.inputs else []
         gone = [name for name in inputs if name not in PROBLEM.feature_names]
         if gone:
@@ -86,9 +94,18 @@ class Registry:
             raise LookupError(f"Version {version} of {self.model} has no tag {key!r}.")
         return str(tags[key])
 
+    def packed(self, version: str) -> bool:
+        """Whether the version carries its look-ups, as a workspace's do."""
+        if version not in self._packed:
+            flavors = _metadata(f"models:/{self.model}/{version}").flavors
+            loader = flavors.get("python_function", {}).get("loader_module")
+            self._packed[version] = loader == LOADER
+        return self._packed[version]
+
     def uri(self, version: str) -> str:
-        """URI that MLflow loads the version from."""
-        return f"models:/{self.model}/{version}"
+        """URI that MLflow loads what predicts from features from."""
+        whole = f"models:/{self.model}/{version}"
+        return f"{whole}/{PLAIN}" if self.packed(version) else whole
 
     def load(self, version: str) -> Any:
         """Load the version as it will be served."""

@@ -33,7 +33,7 @@ def input_example(candidate: Candidate) -> CheckResult:
 
 def dependencies(candidate: Candidate) -> CheckResult:
     """The packages that the model needs are frozen to one version each."""
-    lines = requirements(candidate.model)
+    lines = requirements(candidate)
     loose = [line for line in lines if "==" not in line]
     words = f"not frozen: {', '.join(loose)}" if loose else f"{len(lines)} packages, all frozen"
     return _result("dependencies", bool(lines) and not loose, words if lines else "none named")
@@ -41,7 +41,7 @@ def dependencies(candidate: Candidate) -> CheckResult:
 
 def licences(candidate: Candidate) -> CheckResult:
     """Each package that the model needs has a known licence, and none that the team forbids."""
-    found = {line.split("==")[0]: licence_of(line) for line in requirements(candidate.model)}
+    found = {line.split("==")[0]: licence_of(line) for line in requirements(candidate)}
     forbidden = [word.lower() for word in PROBLEM.gate.forbidden_licences]
     wrong = [
         f"{name} ({licence or 'no licence named'})"
@@ -101,11 +101,11 @@ def enough_rows(candidate: Candidate) -> CheckResult:
     return _result("enough_rows", rows >= MIN_ROWS, words, float(rows), float(MIN_ROWS))
 
 
-def requirements(model: object) -> list[str]:
+def requirements(candidate: Candidate) -> list[str]:
     """Lines of the model's requirements.txt."""
     from mlflow.pyfunc import get_model_dependencies
 
-    uri = model.metadata.get_model_info().model_uri  # type: ignore[attr-defined]
+    uri = candidate.registry.uri(candidate.version)
     with open(get_model_dependencies(uri, format="pip"), encoding="utf-8") as file:  # noqa: PTH123
         lines = [line.split("#")[0].strip() for line in file]
     return [line for line in lines if line]

@@ -25,7 +25,7 @@ def probe(candidate: Candidate) -> Measured:
 
     folder = Path(mlflow.artifacts.download_artifacts(candidate.registry.uri(candidate.version)))
     sample = candidate.data.features.tail(BATCH_ROWS)
-    lines = requirements(candidate.model)
+    lines = requirements(candidate)
     return CLEAN_PROCESS.measure(folder, sample, lines, PROBLEM.gate.patience)
 
 

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import os
 
-from .base import JobRun, MissingTableError, Platform, Span, Unscored, naive
+from .base import JobRun, LookedUp, MissingTableError, Platform, Span, Unscored, naive
 
-__all__ = ["JobRun", "MissingTableError", "Platform", "Span", "Unscored", "connect", "naive"]
+__all__ = [
+    "JobRun",
+    "LookedUp",
+    "MissingTableError",
+    "Platform",
+    "Span",
+    "Unscored",
+    "connect",
+    "naive",
+]
 
 
 def connect(catalog: str, schema: str) -> Platform:

@@ -17,6 +17,7 @@ from ..tables import Table
 
 if TYPE_CHECKING:
     import pandas as pd
+    from mlflow.models.model import ModelInfo
     from pyspark.sql import DataFrame, SparkSession
 
 Item = TypeVar("Item")
@@ -50,6 +51,22 @@ class JobRun:
     at: datetime
     seconds: float
     failed: bool
+
+
+@dataclass(frozen=True)
+class LookedUp:
+    """What a model was trained on: rows of keys, a time, `inputs` and a label, and the look-ups.
+
+    The model's features are `inputs`, columns of the rows, and then those of each table, as known
+    at the time in column `at`.
+    """
+
+    rows: DataFrame
+    keys: Sequence[str]
+    at: str
+    inputs: Sequence[str]
+    label: str
+    tables: Sequence[FeatureTable]
 
 
 def naive(time: datetime) -> pd.Timestamp:
@@ -201,6 +218,10 @@ class Platform(ABC):
         """
         yield
 
+    @abstractmethod
+    def declare(self, table: FeatureTable) -> None:
+        """Make a table that has been created known as a feature table."""
+
     def look_up(self, rows: DataFrame, span: Span, tables: Sequence[FeatureTable]) -> DataFrame:
         """Add the features of the tables as they were known at each row's time, of the span."""
         from pyspark.sql import functions as F
@@ -264,6 +285,22 @@ class Platform(ABC):
     @abstractmethod
     def use_experiment(self, name: str) -> None:
         """Make this the experiment that training runs are logged to."""
+
+    def log_model(
+        self,
+        estimator: Any,
+        looked_up: LookedUp,
+        versions: Mapping[str, int],
+        **options: Any,
+    ) -> ModelInfo:
+        """Log a scikit-learn model to the active run.
+
+        `versions` are those of the tables it was trained on, `options` what
+        `mlflow.sklearn.log_model` takes.
+        """
+        import mlflow
+
+        return mlflow.sklearn.log_model(estimator, name="model", **options)
 
     @abstractmethod
     def score_into(

@@ -6,15 +6,17 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from ..declarations import Column
+from ..declarations import Column, FeatureTable
 from ..tables import Table, create_table_sql
-from .base import JobRun, Platform, Span, Unscored
+from . import feature_engineering
+from .base import JobRun, LookedUp, Platform, Span, Unscored
 
 if TYPE_CHECKING:
     import pandas as pd
+    from mlflow.models.model import ModelInfo
     from pyspark.sql import DataFrame
 
 
@@ -129,6 +131,14 @@ class DatabricksPlatform(Platform):
         if rows:
             self.merge(table.name, self.spark.createDataFrame(rows, schema), table.keys)
 
+    def declare(self, table: FeatureTable) -> None:
+        """Give it a primary key with its time, unless it has one."""
+        feature_engineering.declare(self, table)
+
+    def look_up(self, rows: DataFrame, span: Span, tables: Sequence[FeatureTable]) -> DataFrame:
+        """Have the feature engineering client do it, which notes who reads which features."""
+        return feature_engineering.look_up(self, rows, span.column, tables)
+
     def follow(self, table: str, changes: bool = False) -> DataFrame:
         """Stream the table."""
         self._require(table)
@@ -178,6 +188,23 @@ class DatabricksPlatform(Platform):
 
         mlflow.set_experiment(name)
 
+    def log_model(
+        self,
+        estimator: Any,
+        looked_up: LookedUp,
+        versions: Mapping[str, int],
+        **options: Any,
+    ) -> ModelInfo:
+        """Log it with its look-ups, where MLflow can register that; the tables in any case."""
+        feature_engineering.log_lineage(self, versions)
+        if feature_engineering.registers_packed():
+            return feature_engineering.pack(self, estimator, looked_up, options)
+        print(
+            "The model is logged without its look-ups: the MLflow that is installed here is not "
+            "Databricks' own build. docs/databricks.md tells what that means."
+        )
+        return super().log_model(estimator, looked_up, versions, **options)
+
     def score_into(
         self,
         table: Table,
@@ -194,20 +221,29 @@ class DatabricksPlatform(Platform):
         import mlflow
         from pyspark.sql import functions as F
 
-        predict = mlflow.pyfunc.spark_udf(
-            self.spark, model_uri, result_type="array<double>", env_manager="local"
-        )
         time = F.col(rows.span.column)
         found = self.read(rows.table).where((time > rows.span.since) & (time <= rows.span.until))
         if rows.done is not None:
             done = rows.done.select(F.col("entity").alias(rows.key))
             found = found.join(done, rows.key, "left_anti")
+        kind = "array<double>"
+        whole = model_uri.removesuffix(f"/{feature_engineering.PLAIN}")
+        if whole == model_uri:
+            predict = mlflow.pyfunc.spark_udf(
+                self.spark, model_uri, result_type=kind, env_manager="local"
+            )
+            found = found.withColumn("prediction", predict(F.struct(*features)))
+        else:
+            # The features are there, so it looks none up, but notes who has used them.
+            found = feature_engineering.client().score_batch(
+                model_uri=whole, df=found, result_type=kind, env_manager="local"
+            )
         scored = found.select(
             F.col(rows.key).alias("entity"),
             time,
             *(F.lit(value).alias(name) for name, value in said.items()),
             *features,
-            F.element_at(predict(F.struct(*features)), -1).alias("prediction"),
+            F.element_at("prediction", -1).alias("prediction"),
         )
         self.insert(table.name, scored, table.keys, rows.span)
 

@@ -215,6 +215,9 @@ class LocalPlatform(Platform):
         # Spark need not run a job to find out that what comes of no rows is none.
         return self.spark.createDataFrame(collected if len(collected) else [], rows.schema)
 
+    def declare(self, table: FeatureTable) -> None:
+        """Do nothing: only a workspace tells them from other tables."""
+
     def look_up(self, rows: DataFrame, span: Span, tables: Sequence[FeatureTable]) -> DataFrame:
         """Look the features up in memory: Spark would sort ten times as long."""
         from pyspark.sql.types import StructType

@@ -116,11 +116,13 @@ def _compute(
     }
     keys = (*table.keys, "available_at")
     rows = table.compute(since, as_of, **sources).select(*keys, *table.feature_names)
+    rows = rows.dropna(subset=list(keys))  # no look-up would find them, and a primary key is whole
     types = dict(rows.dtypes)
     described = [Column(key, types[key], "Key") for key in table.keys]
     described.append(Column("available_at", "timestamp", "When the row became known"))
     owner = f" Owner: {table.owner}." if table.owner else ""
     platform.create(table.name, (*described, *table.features), table.description + owner)
+    platform.declare(table)
     if table.has_expectations:
         judged = platform.keep(judge_features(table, rows))
         _report(platform, table, judged, since, as_of)

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from ..datasets import OBSERVATIONS, labelled, require_fresh
+from ..datasets import OBSERVATIONS, labelled, looked_up, require_fresh
 from ..decisions import decision_on
 from ..drift import count, profile, to_json
 from ..metrics import score
@@ -98,9 +98,10 @@ def _train(
             estimator.predict_proba(features) if classifier else estimator.predict(features)
         )
         mlflow.log_dict(reference(frame.assign(prediction=answers)), PROFILE_FILE)
-        logged = mlflow.sklearn.log_model(
+        logged = platform.log_model(
             estimator,
-            name="model",
+            looked_up(platform),
+            versions,
             signature=infer_signature(features.head(1000), answer),
             input_example=example,
             pip_requirements=frozen_requirements(),

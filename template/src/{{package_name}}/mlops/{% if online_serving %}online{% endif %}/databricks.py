@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..declarations import FeatureTable
 from ..platform import Platform
+from ..platform.feature_engineering import client
 from ..registry import Registry
 from ..team import PROBLEM
 from .endpoint import check_shares
@@ -19,19 +20,6 @@ if TYPE_CHECKING:
 
 PATIENCE = timedelta(minutes=45)  # a new version's container is built and started
 CAPACITY = "CU_1"
-PACKS_TAG = "packs_version"
-
-
-def _client() -> Any:
-    """The feature engineering client, which only a workspace has."""
-    try:
-        from databricks.feature_engineering import FeatureEngineeringClient
-    except ImportError as error:
-        raise RuntimeError(
-            "databricks-feature-engineering is not installed. Fix: it belongs to the environments "
-            "of the jobs features and deployment in resources/; deploy the bundle again."
-        ) from error
-    return FeatureEngineeringClient()
 
 
 def store_name(platform: Platform) -> str:
@@ -57,12 +45,13 @@ class Lakebase(OnlineStore):
 
         It follows every change of the feature table, so `anew` changes nothing.
         """
-        client, name = _client(), platform.full_name(table.name)
-        _declare(platform, table)
-        store = client.get_online_store(name=store_name(platform))
+        fe, name = client(), platform.full_name(table.name)
+        # Publishing follows the feed of its changes; the columns are those it has.
+        platform.create(table.name, table.features, table.description, changes=True)
+        store = fe.get_online_store(name=store_name(platform))
         if store is None:
-            store = client.create_online_store(name=store_name(platform), capacity=CAPACITY)
-        client.publish_table(
+            store = fe.create_online_store(name=store_name(platform), capacity=CAPACITY)
+        fe.publish_table(
             online_store=store,
             source_table_name=name,
             online_table_name=f"{name}_online",
@@ -85,31 +74,10 @@ class Lakebase(OnlineStore):
         return found
 
 
-def _declare(platform: Platform, table: FeatureTable) -> None:
-    """Make the table a feature table: a primary key with its time, and a feed of its changes."""
-    name = platform.full_name(table.name)
-    known = platform.spark.sql(
-        f"SELECT 1 FROM `{platform.catalog}`.information_schema.table_constraints "
-        f"WHERE table_schema = '{platform.schema}' AND table_name = '{table.name}' "
-        "AND constraint_type = 'PRIMARY KEY'"
-    )
-    if known.first() is not None:
-        return
-    for key in (*table.keys, KNOWN):
-        platform.spark.sql(f"ALTER TABLE {name} ALTER COLUMN `{key}` SET NOT NULL")
-    platform.spark.sql(f"ALTER TABLE {name} SET TBLPROPERTIES (delta.enableChangeDataFeed = true)")
-    keys = ", ".join(f"`{key}`" for key in table.keys)
-    platform.spark.sql(
-        f"ALTER TABLE {name} ADD CONSTRAINT `{table.name}_key` "
-        f"PRIMARY KEY ({keys}, `{KNOWN}` TIMESERIES)"
-    )
-
-
 class ModelServing:
     """The serving endpoint of the model; the deployment job makes it and changes it.
 
-    What it serves is the estimator of a version, packed with its feature look-ups as a version of
-    the model `<name>_online`: automatic look-up needs that, and batches do not.
+    A version carries its look-ups, so a request brings keys and the endpoint finds the features.
     """
 
     def __init__(
@@ -121,7 +89,6 @@ class ModelServing:
             workspace = WorkspaceClient()
         self._platform, self._registry, self._workspace = platform, registry, workspace
         self.name = endpoint_name(registry)
-        self.packed = f"{registry.model}_online"
 
     def traffic(self) -> dict[str, int]:
         """Ask the endpoint."""
@@ -184,73 +151,16 @@ class ModelServing:
     def _entity(self, version: str) -> ServedEntityInput:
         from databricks.sdk.service.serving import ServedEntityInput
 
+        if not self._registry.packed(version):
+            raise RuntimeError(
+                f"Version {version} of {self._registry.model} was logged without its look-ups, so "
+                "no endpoint can serve it. Fix: docs/databricks.md, under Features and models, "
+                "then train again."
+            )
         return ServedEntityInput(
             name=f"version-{version}",
-            entity_name=self.packed,
-            entity_version=self._packed_version(version),
+            entity_name=self._registry.model,
+            entity_version=version,
             workload_size="Small",
             scale_to_zero_enabled=True,
-        )
-
-    def _packed_version(self, version: str) -> str:
-        """The version of the packed model that holds this version, made when there is none."""
-        client = self._registry.client
-        for found in client.search_model_versions(f"name = '{self.packed}'"):
-            if client.get_model_version(self.packed, found.version).tags.get(PACKS_TAG) == version:
-                return str(found.version)
-        return self._pack(version)
-
-    def _pack(self, version: str) -> str:
-        import mlflow
-
-        uri = self._registry.uri(version)
-        estimator = mlflow.sklearn.load_model(uri)
-        client = _client()
-        classifier = PROBLEM.task == "classification"
-        with mlflow.start_run(run_name=f"pack version {version}"):
-            info = client.log_model(
-                model=estimator,
-                artifact_path="model",
-                flavor=mlflow.sklearn,
-                training_set=self._training_set(client),
-                registered_model_name=self.packed,
-                pyfunc_predict_fn="predict_proba" if classifier else "predict",
-                serialization_format="cloudpickle",
-            )
-        number = getattr(info, "registered_model_version", None)
-        if number is None:  # log_model of older clients returns nothing
-            found = self._registry.client.search_model_versions(f"name = '{self.packed}'")
-            number = max(int(item.version) for item in found)
-        self._registry.client.set_model_version_tag(self.packed, str(number), PACKS_TAG, version)
-        return str(number)
-
-    def _training_set(self, client: Any) -> Any:
-        """What the look-ups are: keys, time and features of each table, in the model's order."""
-        from databricks.feature_engineering import FeatureLookup
-        from pyspark.sql import functions as F
-
-        from ..datasets import OBSERVATIONS
-
-        keys = dict.fromkeys(key for table in PROBLEM.feature_tables for key in table.keys)
-        asked = dict.fromkeys(column.name for column in PROBLEM.request_features)
-        columns = [*(asked | keys), "predict_at"]
-        rows = self._platform.read(OBSERVATIONS).select(*columns, F.lit(0.0).alias("label"))
-        lookups = [
-            FeatureLookup(
-                table_name=self._platform.full_name(table.name),
-                feature_names=table.feature_names,
-                lookup_key=list(table.keys),
-                timestamp_lookup_key="predict_at",
-                lookback_window=table.max_age,
-                default_values={
-                    column.name: column.default
-                    for column in table.features
-                    if column.default is not None
-                },
-            )
-            for table in PROBLEM.feature_tables
-        ]
-        drop = [name for name in columns if name not in asked]
-        return client.create_training_set(
-            df=rows.limit(1), feature_lookups=lookups, label="label", exclude_columns=drop
         )
