@@ -36,8 +36,7 @@ def observations(platform: Platform, since: datetime, until: datetime) -> DataFr
     They were looked up once, when they were due: what a model is trained on is what it is
     served with.
     """
-    asked = F.col("predict_at")
-    return platform.read(OBSERVATIONS).where((asked > since) & (asked <= until))
+    return platform.read(OBSERVATIONS, Span("predict_at", since, until))
 
 
 def looked_up(platform: Platform) -> LookedUp:

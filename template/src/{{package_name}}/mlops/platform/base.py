@@ -102,14 +102,19 @@ class Platform(ABC):
     def exists(self, table: str) -> bool:
         """Whether the table has been written."""
 
-    def read(self, table: str) -> DataFrame:
-        """Return the table as it is now.
+    def read(self, table: str, span: Span | None = None) -> DataFrame:
+        """Return the table as it is now, or its rows of a span.
 
         Raises:
-            MissingTableError: it has not been written; the message says which job writes it.
+            MissingTableError: it has not been written.
         """
         self._require(table)
-        return self._open(table)
+        if span is None:
+            return self._open(table)
+        from pyspark.sql import functions as F
+
+        time = F.col(span.column)
+        return self._open(table, span).where((time > span.since) & (time <= span.until))
 
     def frame(self, table: str, **equal: str) -> pd.DataFrame:
         """Return a small table, or its rows with these values, in memory; times are naive UTC.
@@ -140,7 +145,8 @@ class Platform(ABC):
             )
 
     @abstractmethod
-    def _open(self, table: str) -> DataFrame: ...
+    def _open(self, table: str, span: Span | None = None) -> DataFrame:
+        """All rows, or at least those of the span."""
 
     @abstractmethod
     def _load(self, table: str, equal: Mapping[str, str]) -> pd.DataFrame: ...

@@ -49,7 +49,7 @@ class DatabricksPlatform(Platform):
         """Ask Unity Catalog."""
         return bool(self.spark.catalog.tableExists(self.full_name(table)))
 
-    def _open(self, table: str) -> DataFrame:
+    def _open(self, table: str, span: Span | None = None) -> DataFrame:
         return self.spark.table(self.full_name(table))
 
     def _load(self, table: str, equal: Mapping[str, str]) -> pd.DataFrame:
@@ -221,8 +221,7 @@ class DatabricksPlatform(Platform):
         import mlflow
         from pyspark.sql import functions as F
 
-        time = F.col(rows.span.column)
-        found = self.read(rows.table).where((time > rows.span.since) & (time <= rows.span.until))
+        found = self.read(rows.table, rows.span)
         if rows.done is not None:
             done = rows.done.select(F.col("entity").alias(rows.key))
             found = found.join(done, rows.key, "left_anti")
@@ -240,7 +239,7 @@ class DatabricksPlatform(Platform):
             )
         scored = found.select(
             F.col(rows.key).alias("entity"),
-            time,
+            rows.span.column,
             *(F.lit(value).alias(name) for name, value in said.items()),
             *features,
             F.element_at("prediction", -1).alias("prediction"),

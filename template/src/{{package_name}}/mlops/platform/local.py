@@ -11,7 +11,7 @@ import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from deltalake.table import TableMerger
     from pyspark.sql import DataFrame, SparkSession
 
+_ROUNDING = timedelta(milliseconds=1)  # of the times in a table's log, which are cut off
 _PART = 50_000  # rows that a thread predicts at a time
 CATALOG = "spark_catalog"  # the only catalog that open-source Spark lets Delta manage
 
@@ -83,12 +84,19 @@ class LocalPlatform(Platform):
         """Look for the table's log."""
         return DeltaTable.is_deltatable(str(self.path(table)))
 
-    def _open(self, table: str) -> DataFrame:
+    def _open(self, table: str, span: Span | None = None) -> DataFrame:
         from pyspark.sql.types import StructType
 
         delta = self._table(table)
         schema = StructType.fromJson(json.loads(delta.schema().to_json()))
-        files = [unquote(uri) for uri in delta.file_uris()]
+        if span is None:
+            files = [unquote(uri) for uri in delta.file_uris()]
+        else:  # Spark would look into each file of a long history
+            files = [
+                str(self.path(table) / unquote(path))
+                for path, first, last in _files(delta, span.column)
+                if not (first and last) or (first <= span.until and last > span.since)
+            ]
         if not files:
             return self.spark.createDataFrame([], schema)
         return self.spark.read.schema(schema).parquet(*files)
@@ -104,7 +112,14 @@ class LocalPlatform(Platform):
     def _span(self, table: str, column: str) -> tuple[datetime, datetime] | None:
         import pyarrow.compute as pc
 
-        times = self._table(table).to_pyarrow_table(columns=[column])[column]
+        delta, outer = self._table(table), None
+        files = _files(delta, column)
+        told = [(first, last) for _, first, last in files if first and last]
+        if told and len(told) == len(files):
+            low = min(first for first, _ in told) + _ROUNDING
+            high = max(last for _, last in told) - _ROUNDING
+            outer = (pc.field(column) <= low) | (pc.field(column) >= high)
+        times = delta.to_pyarrow_table(columns=[column], filters=outer)[column]
         ends = pc.min_max(times).as_py()
         return None if ends["min"] is None else (ends["min"], ends["max"])
 
@@ -353,6 +368,18 @@ def predict(model: Any, inputs: pa.Table) -> pa.Array:
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         answers = pool.map(lambda part: as_column(model.predict(part)), parts)
         return pa.array(np.concatenate(list(answers)))
+
+
+def _files(delta: DeltaTable, column: str) -> list[tuple[str, datetime | None, datetime | None]]:
+    """Path, first and last time of each file, as the log has them; None where it does not say."""
+    import pyarrow as pa
+
+    actions = pa.table(delta.get_add_actions(flatten=True))
+    names = ("path", f"min.{column}", f"max.{column}")
+    if not set(names) <= set(actions.column_names):
+        return [(path, None, None) for path in actions["path"].to_pylist()]
+    found = zip(*(actions[name].to_pylist() for name in names), strict=True)
+    return [(path, first, last and last + _ROUNDING) for path, first, last in found]
 
 
 def _inside(span: Span) -> str:

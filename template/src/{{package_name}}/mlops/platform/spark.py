@@ -54,6 +54,8 @@ _CONFIGURATION = {
     "spark.sql.shuffle.partitions": "1",
     "spark.default.parallelism": "1",
     "spark.sql.adaptive.enabled": "false",
+    # A table of more files than this would be listed by a job of its own.
+    "spark.sql.sources.parallelPartitionDiscovery.threshold": "10000",
     "spark.rdd.compress": "false",
     "spark.shuffle.compress": "false",
     # Python's call site with every column: five more calls to Java each.

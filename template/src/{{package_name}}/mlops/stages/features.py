@@ -109,11 +109,8 @@ def _compute(
     platform: Platform, table: FeatureTable, since: datetime, as_of: datetime, done: datetime
 ) -> None:
     """Compute the rows known in (since, as_of] and put them in place of those that are there."""
-    known = F.col("available_at")
-    sources = {
-        name: platform.read(name).where((known > since - table.lookback) & (known <= as_of))
-        for name in table.sources
-    }
+    known = Span("available_at", since - table.lookback, as_of)
+    sources = {name: platform.read(name, known) for name in table.sources}
     keys = (*table.keys, "available_at")
     rows = table.compute(since, as_of, **sources).select(*keys, *table.feature_names)
     rows = rows.dropna(subset=list(keys))  # no look-up would find them, and a primary key is whole
@@ -127,10 +124,11 @@ def _compute(
         judged = platform.keep(judge_features(table, rows))
         _report(platform, table, judged, since, as_of)
         rows = good_rows(judged)
+    span = Span("available_at", since, as_of)
     if since < done:
-        platform.replace(table.name, rows, keys, Span("available_at", since, as_of))
+        platform.replace(table.name, rows, keys, span)
     else:
-        platform.merge(table.name, rows, keys)
+        platform.insert(table.name, rows, keys, span)
 
 
 def _report(
