@@ -171,10 +171,15 @@ def _roll_back(platform: Platform, registry: Registry) -> str:
         return previous
     if previous is None or champion is None:
         raise LookupError(f"{registry.model} has no previous champion to go back to.")
-    _write(platform, registry, champion, "rolled_back", f"back to version {previous}", previous)
+    _settle(platform, registry, champion, "rolled_back", f"back to version {previous}", previous)
     registry.point(CHAMPION, previous)
     registry.drop(PREVIOUS)
     return previous
+
+
+def _drop_challenger(registry: Registry, version: str) -> None:
+    if registry.at(CHALLENGER) == version:
+        registry.drop(CHALLENGER)
 
 
 def _settle(
@@ -185,23 +190,7 @@ def _settle(
     reason: str,
     champion: str | None,
 ) -> None:
-    _write(platform, registry, version, decision, reason, champion)
-    _drop_challenger(registry, version)
-
-
-def _drop_challenger(registry: Registry, version: str) -> None:
-    if registry.at(CHALLENGER) == version:
-        registry.drop(CHALLENGER)
-
-
-def _write(
-    platform: Platform,
-    registry: Registry,
-    version: str,
-    decision: str,
-    reason: str,
-    champion: str | None,
-) -> None:
+    """Record the decision; from then on the version is no challenger."""
     tags = registry.get(version).tags
     as_of = datetime.fromisoformat(registry.tag(version, "as_of"))
     signed = tags.get(SIGNED_TAG)
@@ -209,6 +198,7 @@ def _write(
     at = datetime.fromisoformat(signed) if signed else None
     row = (registry.model, version, decision, reason, champion, as_of, *person, at)
     platform.record(DEPLOYMENTS, [row])
+    _drop_challenger(registry, version)
 
 
 def approve(
