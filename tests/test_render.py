@@ -379,7 +379,7 @@ NOT_CHOSEN: dict[str, tuple[str, Any]] = {
     "sinks": (r"\b[Ss]inks?\b|dead_letters", lambda a: bool(a["sinks"])),
     "topics": (r"[Kk]afka|[Ee]vent hub", lambda a: a["kafka_sources"] or "kafka" in a["sinks"]),
     "serverless": (r"serverless", lambda a: a["compute"] == "serverless"),
-    "clusters": (r"job clusters?|spark_version", lambda a: a["compute"] == "job_clusters"),
+    "clusters": (r"node_type|spark_version", lambda a: a["compute"] == "job_clusters"),
     "classes": (r"\bAUC\b|DeLong|predict_proba", lambda a: a["task"] == "classification"),
     "expanding": (r"expanding", lambda a: a["training_data"] == "expanding"),
     "tags": (r"tags? `v|refs/tags|tag of a release", lambda a: a["release_by"] == "tag"),
