@@ -212,7 +212,8 @@ def approve(
     """Sign a version off; who has done so before stays the one who did.
 
     Raises:
-        ValueError: it is no version, is decided on, or has not passed all its checks.
+        LookupError: it is no version.
+        ValueError: it is decided on, or has not passed all its checks.
         PermissionError: the person is none of the approvers, or has trained the version and the
             gate wants another one.
     """
@@ -233,7 +234,8 @@ def reject(platform: Platform, registry: Registry, version: str, person: str, co
     """Keep a version from becoming the champion, whatever its checks say.
 
     Raises:
-        ValueError: it is no version, or is decided on.
+        LookupError: it is no version.
+        ValueError: it is decided on.
     """
     with platform.exclusive():
         _undecided(platform, registry, version)
@@ -272,12 +274,7 @@ def _may_not_sign(
 
 def _undecided(platform: Platform, registry: Registry, version: str) -> None:
     finish(platform, registry)
-    known = registry.versions()
-    if version not in known:
-        raise ValueError(
-            f"{registry.model} has no version {version}. Fix: name one of "
-            f"{', '.join(known) or 'none: run the training job'}."
-        )
+    registry.require(version)
     decided = decision_on(platform, registry, version)
     if decided is not None:
         raise ValueError(

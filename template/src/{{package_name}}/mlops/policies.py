@@ -104,10 +104,20 @@ class Year:
     """The rows of the replay; trains each model once."""
 
     def __init__(self, platform: Platform, months: Sequence[Month]) -> None:
+        """Read the rows.
+
+        Raises:
+            LookupError: the last month has none.
+        """
         import optuna
 
         end = months[-1].end
         self.rows = labelled(platform, BEGINNING, end, end)
+        if self.between(months[-1].start, end).empty:
+            raise LookupError(
+                f"There is no row of {months[-1].name}. Fix: replay the whole year first, by "
+                "make lifecycle ARGS=--fresh."
+            )
         first = next(
             m for m in months if m.end.date() - PROBLEM.replay_start >= PROBLEM.training_window
         )

@@ -118,6 +118,13 @@ class Registry:
         found = self.client.search_model_versions(f"name = '{self.model}'")
         return [str(number) for number in sorted((int(v.version) for v in found), reverse=True)]
 
+    def require(self, version: str) -> None:
+        """Raise LookupError when there is no such version."""
+        known = self.versions()
+        if version not in known:
+            fix = f"name one of {', '.join(known)}" if known else "run the training job"
+            raise LookupError(f"{self.model} has no version {version}. Fix: {fix}.")
+
     def aliases(self) -> dict[str, str]:
         """Each alias with its version."""
         from mlflow.exceptions import MlflowException
