@@ -45,6 +45,7 @@ PRIVILEGES = (
 """On the schema, for those who run its jobs without owning it. Aliases need MANAGE."""
 PROFILED_DAILY = "0 0 7 * * ?"
 _PAUSES = (1.0, 4.0, 16.0)
+_PATIENCE = 60  # seconds for which the SDK itself repeats a request that is throttled
 _PASSING = (
     "ABORTED",
     "DEADLINE_EXCEEDED",
@@ -181,12 +182,13 @@ def run(
 ) -> bool:
     """Do every step and say what changed; False when one could not be done.
 
-    A failed step does not stop the others: none relies on it.
+    A failed step does not stop the others. (Only the profile relies on one, on its table.)
     """
     if workspace is None:
         from databricks.sdk import WorkspaceClient
+        from databricks.sdk.config import Config
 
-        workspace = WorkspaceClient()
+        workspace = WorkspaceClient(config=Config(retry_timeout_seconds=_PATIENCE))
     steps: dict[str, Callable[[], bool]] = {
         f"table {table.name}": partial(_table, workspace, deployment, table) for table in EVIDENCE
     }
@@ -223,9 +225,23 @@ def _retried(step: Callable[[], bool], sleep: Callable[[float], None]) -> bool:
 
 
 def _passes(error: Exception) -> bool:
-    """Whether trying again may help."""
-    code = str(getattr(error, "error_code", ""))
-    return isinstance(error, ConnectionError | TimeoutError) or code in _PASSING
+    """Whether trying again may help.
+
+    What a gateway answers (502, or a page instead of JSON) has no code that is known.
+    """
+    from databricks.sdk import errors
+
+    passing = (
+        ConnectionError,
+        errors.Aborted,
+        errors.DeadlineExceeded,
+        errors.InternalError,
+        errors.TemporarilyUnavailable,
+        errors.TooManyRequests,
+    )
+    if isinstance(error, passing) or type(error) is errors.DatabricksError:
+        return True
+    return str(getattr(error, "error_code", "")) in _PASSING
 
 
 def _table(workspace: WorkspaceClient, deployment: Deployment, table: Table) -> bool:
