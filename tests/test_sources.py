@@ -19,7 +19,7 @@ from servers import Kafka
 from test_project import USER, finish
 
 COUNT, BATCH, RUBBISH = 100_000, 2_000, 100
-FAILURES, PATIENCE = 8, 600  # seconds
+FAILURES, PATIENCE = 8, 1800  # seconds
 START = datetime(2020, 1, 1, tzinfo=UTC)
 # As the job does it, again and again; what has been read is written down by Spark.
 READ = f"""
