@@ -40,11 +40,11 @@ def observations(platform: Platform, since: datetime, until: datetime) -> DataFr
 
 
 def looked_up(platform: Platform) -> LookedUp:
-    """How the features of observations were looked up."""
+    """How the features of a new model's observations were looked up."""
     rows = platform.read(OBSERVATIONS).withColumn("label", F.lit(0.0))
-    inputs = [column.name for column in PROBLEM.request_features]
-    keys, tables = PROBLEM.lookup_keys, PROBLEM.feature_tables
-    return LookedUp(rows, keys, "predict_at", inputs, "label", tables)
+    inputs = [column.name for column in PROBLEM.request_features if not column.retired]
+    tables = PROBLEM.tables_for(PROBLEM.feature_names)
+    return LookedUp(rows, PROBLEM.lookup_keys, "predict_at", inputs, "label", tables)
 
 
 def require_fresh(platform: Platform, as_of: datetime) -> None:
@@ -71,8 +71,8 @@ def labels(platform: Platform, as_of: datetime, since: datetime | None = None) -
 def labelled(platform: Platform, since: datetime, until: datetime, as_of: datetime) -> pd.DataFrame:
     """Observations made in (since, until] whose label was known at `as_of`.
 
-    Columns: entity key, `predict_at`, the features in order, `label`. Sorted by time and key, so
-    that the same data always gives the same frame.
+    Columns: entity key, `predict_at`, all known features in order, `label`. Sorted by time and
+    key, so that the same data always gives the same frame.
     """
     names = (OBSERVATIONS, *PROBLEM.label_sources)
     state = (as_of, *(platform.version(name) for name in names))
@@ -80,7 +80,8 @@ def labelled(platform: Platform, since: datetime, until: datetime, as_of: dateti
     if held is None or held.state != state or held.since > since:
         rows = observations(platform, since, as_of)
         known = labels(platform, as_of, since).select(PROBLEM.entity_key, "label")
-        columns = [PROBLEM.entity_key, "predict_at", *PROBLEM.feature_names, "label"]
+        features = [column.name for column in PROBLEM.known_features]
+        columns = [PROBLEM.entity_key, "predict_at", *features, "label"]
         frame = rows.join(known, PROBLEM.entity_key).select(*columns).toPandas()
         frame = frame.sort_values(["predict_at", PROBLEM.entity_key], ignore_index=True)
         held = _HELD[platform] = _Held(state, since, frame)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -24,7 +24,8 @@ class Column:
 
     `type` is a Spark SQL type. `check` is a Spark SQL condition that a good row meets (null passes
     it); `nullable=False` demands a value. `default` is what a lookup of a feature gives where it
-    finds no value; a default is not checked.
+    finds no value; a default is not checked. A `retired` feature is kept up for versions that
+    were trained with it; new ones are trained without.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Column:
     nullable: bool = True
     check: str | None = None
     default: float | str | None = None
+    retired: bool = False
 
     @property
     def ddl(self) -> str:
@@ -235,17 +237,31 @@ class Problem:
     intended_use: str = ""
 
     @property
-    def features(self) -> list[Column]:
-        """The model's inputs, in order: request features, then each table's features."""
+    def known_features(self) -> list[Column]:
+        """Request features, then each table's, in order; with those that are retired."""
         columns = list(self.request_features)
         for table in self.feature_tables:
             columns += table.features
         return columns
 
     @property
+    def features(self) -> list[Column]:
+        """The inputs of a new model, in order."""
+        return [column for column in self.known_features if not column.retired]
+
+    @property
     def feature_names(self) -> list[str]:
-        """Names of the model's inputs, in order."""
+        """Names of the inputs of a new model, in order."""
         return [column.name for column in self.features]
+
+    def tables_for(self, names: Iterable[str]) -> tuple[FeatureTable, ...]:
+        """The feature tables that these features come from, each with those features only."""
+        wanted = set(names) - {column.name for column in self.request_features}
+        tables = (
+            replace(table, features=tuple(c for c in table.features if c.name in wanted))
+            for table in self.feature_tables
+        )
+        return tuple(table for table in tables if table.features)
 
     @property
     def lookup_keys(self) -> list[str]:

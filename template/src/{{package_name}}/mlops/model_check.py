@@ -72,7 +72,7 @@ def _types(problems: Mapping[str, Problem]) -> Iterator[str]:
     known: dict[str, tuple[str, str]] = {}
     for model, problem in problems.items():
         where = _file(model, "problem.py")
-        for column in problem.features:
+        for column in problem.known_features:
             kind, first = known.setdefault(column.name, (column.type, where))
             if kind != column.type:
                 yield (

@@ -67,17 +67,28 @@ class Registry:
         if self.at(alias) is not None:
             self.client.delete_registered_model_alias(self.model, alias)
 
-    def require_features(self, version: str) -> None:
-        """Raise LookupError when the version needs a feature that the problem no longer has."""
+    def trained_with(self, version: str) -> list[str]:
+        """Names of the features that the version was trained with, in order."""
         signature = _metadata(self.uri(version)).signature
         inputs = signature.inputs.input_names() if signature and signature.inputs else []
-        gone = [name for name in inputs if name not in PROBLEM.feature_names]
+        return [str(name) for name in inputs]
+
+    def inputs(self, version: str) -> list[str]:
+        """The same, of a version that is to be used.
+
+        Raises:
+            LookupError: the problem no longer has one of them.
+        """
+        inputs = self.trained_with(version)
+        known = {column.name for column in PROBLEM.known_features}
+        gone = [name for name in inputs if name not in known]
         if gone:
             raise LookupError(
-                f"Version {version} of {self.model} needs the features {', '.join(gone)}, which "
-                "problem.py and features/ no longer have. Fix: bring them back until a version "
-                "that does without them is champion; docs/add-a-feature.md tells how."
+                f"Version {version} of {self.model} needs {', '.join(gone)}, which problem.py and "
+                "features/ no longer have. Fix: bring it back with retired=True until a version "
+                "that does without is champion; docs/add-a-feature.md tells how."
             )
+        return inputs
 
     def get(self, version: str) -> ModelVersion:
         """The version with its tags."""

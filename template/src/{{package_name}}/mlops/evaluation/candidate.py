@@ -67,7 +67,7 @@ def _by_champion(registry: Registry, champion: str, frame: pd.DataFrame) -> pd.S
     unseen = naive(datetime.fromisoformat(registry.tag(champion, "trained_until")))
     rows = frame[frame["predict_at"] > unseen]
     try:
-        return _predict(registry.load(champion), rows[PROBLEM.feature_names])
+        return _predict(registry.load(champion), rows[registry.inputs(champion)])
     except Exception:
         return None
 

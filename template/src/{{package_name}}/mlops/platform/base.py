@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from mlflow.models.model import ModelInfo
     from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql.types import StructType
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -76,6 +78,20 @@ def naive(time: datetime) -> pd.Timestamp:
     return pd.Timestamp(time).tz_convert(None)
 
 
+def schema_of(columns: Iterable[Column]) -> StructType:
+    """The columns as Spark's schema."""
+    return _parsed(", ".join(column.ddl for column in columns))
+
+
+@lru_cache
+def _parsed(ddl: str) -> StructType:
+    from pyspark.sql.types import StructType
+
+    schema = StructType.fromDDL(ddl) if ddl else StructType()
+    assert isinstance(schema, StructType)
+    return schema
+
+
 class MissingTableError(LookupError):
     """A table that a stage reads has not been written yet."""
 
@@ -129,6 +145,10 @@ class Platform(ABC):
         """First and last time in a column, in UTC; None while the table is missing or empty."""
         return self._span(table, column) if self.exists(table) else None
 
+    def columns(self, table: str) -> list[str]:
+        """Names of the table's columns; none while it is missing."""
+        return [field.name for field in self._schema(table)] if self.exists(table) else []
+
     def per_hour(self, table: str, column: str, by: Sequence[str] = ()) -> pd.DataFrame:
         """Rows for each hour of a time: `hour` (naive UTC), the columns `by`, `rows`."""
         if not self.exists(table):
@@ -143,6 +163,9 @@ class Platform(ABC):
                 f"Table {self.full_name(table)} does not exist yet. Fix: run the job that writes "
                 "it first: features, then training, then scoring, then monitoring."
             )
+
+    @abstractmethod
+    def _schema(self, table: str) -> StructType: ...
 
     @abstractmethod
     def _open(self, table: str, span: Span | None = None) -> DataFrame:
@@ -167,8 +190,31 @@ class Platform(ABC):
     ) -> None:
         """Create the table, with its columns' descriptions, unless it exists.
 
-        With `changes` it keeps a change feed, from then on if it is there already.
+        A column that a merge has added gets its description. With `changes` the table keeps a
+        change feed, from then on if it is there already.
+
+        Raises:
+            ValueError: a column is there with another type.
         """
+
+    def _undescribed(
+        self, table: str, columns: Sequence[Column], there: StructType
+    ) -> list[Column]:
+        """The columns that a table with this schema has without a description.
+
+        Raises:
+            ValueError: it has one of them with another type.
+        """
+        known = {field.name: field for field in there}
+        for field in schema_of(columns):
+            kind = known.get(field.name, field).dataType.simpleString()
+            if kind != field.dataType.simpleString():
+                raise ValueError(
+                    f"Column {field.name} of {self.full_name(table)} is {kind}, and declared as "
+                    f"{field.dataType.simpleString()}. Fix: give a column of another type another "
+                    "name."
+                )
+        return [c for c in columns if c.name in known and "comment" not in known[c.name].metadata]
 
     @abstractmethod
     def merge(

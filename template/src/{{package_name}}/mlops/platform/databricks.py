@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from mlflow.models.model import ModelInfo
     from pyspark.sql import DataFrame
+    from pyspark.sql.types import StructType
 
 
 _INSERT = "WHEN NOT MATCHED THEN INSERT *"
@@ -48,6 +49,9 @@ class DatabricksPlatform(Platform):
     def exists(self, table: str) -> bool:
         """Ask Unity Catalog."""
         return bool(self.spark.catalog.tableExists(self.full_name(table)))
+
+    def _schema(self, table: str) -> StructType:
+        return self._open(table).schema
 
     def _open(self, table: str, span: Span | None = None) -> DataFrame:
         return self.spark.table(self.full_name(table))
@@ -87,7 +91,11 @@ class DatabricksPlatform(Platform):
     ) -> None:
         """Create a managed table."""
         name = self.full_name(table)
+        columns = list(columns)
         self.spark.sql(create_table_sql(name, columns, description))
+        for column in self._undescribed(table, columns, self._schema(table)):
+            comment = column.ddl.partition(" COMMENT ")[2]
+            self.spark.sql(f"ALTER TABLE {name} ALTER COLUMN `{column.name}` COMMENT {comment}")
         if changes:
             feed = "delta.enableChangeDataFeed"
             found = self.spark.sql(f"SHOW TBLPROPERTIES {name}").collect()

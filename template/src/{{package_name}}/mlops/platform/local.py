@@ -8,7 +8,7 @@ import grp
 import json
 import logging
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from deltalake import DeltaTable, Schema
+from deltalake import DeltaTable, Field, Schema
 
 from ..declarations import Column, FeatureTable
 from ..predictions import as_column
 from ..tables import Table
-from .base import JobRun, Platform, Span, Unscored
+from .base import JobRun, Platform, Span, Unscored, schema_of
 from .spark import start_session
 
 if TYPE_CHECKING:
@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from deltalake.table import TableMerger
     from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql.types import StructType
 
+_PENDING = "pending"  # a column whose values are being written: metadata of its field
 _ROUNDING = timedelta(milliseconds=1)  # of the times in a table's log, which are cut off
 _PART = 50_000  # rows that a thread predicts at a time
 CATALOG = "spark_catalog"  # the only catalog that open-source Spark lets Delta manage
@@ -84,11 +86,18 @@ class LocalPlatform(Platform):
         """Look for the table's log."""
         return DeltaTable.is_deltatable(str(self.path(table)))
 
-    def _open(self, table: str, span: Span | None = None) -> DataFrame:
+    def _schema(self, table: str) -> StructType:
         from pyspark.sql.types import StructType
 
-        delta = self._table(table)
-        schema = StructType.fromJson(json.loads(delta.schema().to_json()))
+        return StructType.fromJson(json.loads(self._table(table).schema().to_json()))
+
+    def columns(self, table: str) -> list[str]:
+        """Those that are not pending."""
+        found = self._table(table).schema().fields if self.exists(table) else []
+        return [field.name for field in found if field.metadata.get(_PENDING) != "true"]
+
+    def _open(self, table: str, span: Span | None = None) -> DataFrame:
+        delta, schema = self._table(table), self._schema(table)
         if span is None:
             files = [unquote(uri) for uri in delta.file_uris()]
         else:  # Spark would look into each file of a long history
@@ -141,19 +150,21 @@ class LocalPlatform(Platform):
         self, table: str, columns: Iterable[Column], description: str, changes: bool = False
     ) -> None:
         """Create an empty table in the project's folder."""
-        from pyspark.sql.types import StructType
-
+        columns = list(columns)
         feed = {"delta.enableChangeDataFeed": "true"} if changes else {}
         if self.exists(table):
+            for column in self._undescribed(table, columns, self._schema(table)):
+                with self._lock("write"):
+                    alter = self._table(table).alter
+                    alter.set_column_metadata(column.name, {"comment": column.description})
             delta = self._table(table)
             if not feed.items() <= delta.metadata().configuration.items():
                 delta.alter.set_table_properties(feed)
             return
-        schema = StructType.fromDDL(", ".join(column.ddl for column in columns))
         with self._lock("write"):
             DeltaTable.create(
                 self.path(table),
-                Schema.from_json(schema.json()),
+                _delta_schema(columns),
                 mode="ignore",
                 description=description,
                 configuration=feed,
@@ -171,17 +182,17 @@ class LocalPlatform(Platform):
 
     def _insert(self, table: str, rows: pa.Table, keys: Sequence[str], span: Span) -> None:
         if rows.num_rows:
-            with self._lock("write"):
-                merger = self._merger(table, rows, keys, _inside(span))
-                merger.when_not_matched_insert_all().execute()
+            inside = _inside(span)
+            self._write(table, rows, keys, lambda m: m.when_not_matched_insert_all(), inside)
 
     def replace(self, table: str, rows: DataFrame, keys: Sequence[str], span: Span) -> None:
         """Collect the rows, and merge them over the span."""
-        collected = rows.toArrow()
-        with self._lock("write"):
-            merger = self._merger(table, collected, keys).when_matched_update_all()
-            merger = merger.when_not_matched_insert_all()
-            merger.when_not_matched_by_source_delete(_inside(span)).execute()
+
+        def clauses(merger: TableMerger) -> TableMerger:
+            merger = merger.when_matched_update_all().when_not_matched_insert_all()
+            return merger.when_not_matched_by_source_delete(_inside(span))
+
+        self._write(table, rows.toArrow(), keys, clauses)
 
     def merge_rows(self, table: Table, rows: list[tuple[object, ...]]) -> None:
         """Merge them without Spark."""
@@ -198,17 +209,44 @@ class LocalPlatform(Platform):
         if not rows.num_rows:
             return
         newer = f"s.`{latest_by}` >= t.`{latest_by}`" if latest_by else None
-        with self._lock("write"):  # of two merges into a table at once, one would fail
-            merger = self._merger(table, rows, keys).when_matched_update_all(newer)
-            merger.when_not_matched_insert_all().execute()
-
-    def _merger(
-        self, table: str, rows: pa.Table, keys: Sequence[str], where: str = "true"
-    ) -> TableMerger:
-        match = " AND ".join(f"(t.`{key}` IS NOT DISTINCT FROM s.`{key}`)" for key in keys)
-        return self._table(table).merge(
-            rows, f"{match} AND {where}", source_alias="s", target_alias="t", merge_schema=True
+        self._write(
+            table,
+            rows,
+            keys,
+            lambda m: m.when_matched_update_all(newer).when_not_matched_insert_all(),
         )
+
+    def _write(
+        self,
+        table: str,
+        rows: pa.Table,
+        keys: Sequence[str],
+        clauses: Callable[[TableMerger], TableMerger],
+        where: str = "true",
+    ) -> None:
+        """Merge the rows; columns that the table lacks are added in a commit before.
+
+        A merge of delta-rs that adds columns gives the table another id, on which streams that
+        follow it end. Until the rows are there, the columns are pending, and not told of.
+        """
+        match = " AND ".join(f"(t.`{key}` IS NOT DISTINCT FROM s.`{key}`)" for key in keys)
+        with self._lock("write"):  # of two merges into a table at once, one would fail
+            delta = self._table(table)
+            there = {field.name for field in delta.schema().fields}
+            new = [
+                Field(field.name, field.type, metadata={_PENDING: "true"})
+                for field in Schema.from_arrow(rows.schema).fields
+                if field.name not in there
+            ]
+            if new:
+                delta.alter.add_columns(new)
+                delta = self._table(table)
+            fields = delta.schema().fields
+            pending = [field.name for field in fields if field.metadata.get(_PENDING) == "true"]
+            merger = delta.merge(rows, f"{match} AND {where}", source_alias="s", target_alias="t")
+            clauses(merger).execute()
+            for name in pending:
+                self._table(table).alter.set_column_metadata(name, {_PENDING: "false"})
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
@@ -248,7 +286,7 @@ class LocalPlatform(Platform):
                 limits.append(("available_at", ">", span.since - table.max_age))
             columns = [*table.keys, "available_at", *table.feature_names]
             known.append((table, delta.to_pyarrow_table(columns=columns, filters=limits)))
-            fields = StructType.fromJson(json.loads(delta.schema().to_json()))
+            fields = self._schema(table.name)
             schema += [fields[name] for name in table.feature_names]
         found = lookup_in_memory(rows.toArrow(), span.column, known)
         return self.spark.createDataFrame(found if len(found) else [], StructType(schema))
@@ -380,6 +418,10 @@ def _files(delta: DeltaTable, column: str) -> list[tuple[str, datetime | None, d
         return [(path, None, None) for path in actions["path"].to_pylist()]
     found = zip(*(actions[name].to_pylist() for name in names), strict=True)
     return [(path, first, last and last + _ROUNDING) for path, first, last in found]
+
+
+def _delta_schema(columns: Iterable[Column]) -> Schema:
+    return Schema.from_json(schema_of(columns).json())
 
 
 def _inside(span: Span) -> str:

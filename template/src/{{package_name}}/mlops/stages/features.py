@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from functools import partial, reduce
 
@@ -42,21 +43,24 @@ def run(platform: Platform, *, as_of: datetime, backfill: str = "") -> TaskValue
 
 def look_up(platform: Platform, as_of: datetime, anew: bool = False) -> None:
     """Bring the observations up to `as_of`; after a change of the features, all of them."""
-    known, since = platform.span(OBSERVATIONS, "predict_at"), BEGINNING
-    wanted = set(PROBLEM.feature_names)
-    if known and not anew and wanted <= set(platform.read(OBSERVATIONS).columns):
+    known, since, until = platform.span(OBSERVATIONS, "predict_at"), BEGINNING, as_of
+    wanted = {column.name: column for column in PROBLEM.known_features}
+    if known and (anew or not _has_columns(platform, OBSERVATIONS, wanted)):
+        until = max(as_of, known[1])
+    elif known:
         since = known[1] - lateness(PROBLEM.observation_sources)
-    if since >= as_of:
+    if since >= until:
         return
-    rows = assemble(platform, since, as_of)
-    described = {column.name: column for column in PROBLEM.features}
-    columns = [described.get(n) or Column(n, kind, "Key or time") for n, kind in rows.dtypes]
+    rows = assemble(platform, since, until)
+    columns = [wanted.get(n) or Column(n, kind, "Key or time") for n, kind in rows.dtypes]
     platform.create(OBSERVATIONS, columns, "Observations with the features known when due")
     platform.merge(OBSERVATIONS, rows, [PROBLEM.entity_key])
 
 
 def bring_up(platform: Platform, table: FeatureTable, as_of: datetime) -> None:
     """Bring one feature table up to `as_of` in the way it declares."""
+    if not _has_columns(platform, table.name, table.feature_names):
+        compute_anew(platform, table, as_of)  # rows that are there have nothing in a new column
     if table.refresh == "stream":
         catch_up(platform, table, as_of)
     refresh(platform, table, as_of)
@@ -75,9 +79,11 @@ def refresh(platform: Platform, table: FeatureTable, as_of: datetime) -> None:
 
 
 def compute_anew(platform: Platform, table: FeatureTable, as_of: datetime) -> None:
-    """Compute all rows up to `as_of`, and put them in place of those that are there."""
+    """Compute all rows, up to `as_of` or as far as they go, in place of those that are there."""
     since = _first_known(platform, table) - timedelta(seconds=1)
-    _compute(platform, table, since, as_of, as_of)
+    done = platform.span(table.name, "available_at")
+    until = max(as_of, done[1]) if done else as_of
+    _compute(platform, table, since, until, until)
 
 
 def catch_up(platform: Platform, table: FeatureTable, as_of: datetime) -> None:
@@ -145,6 +151,12 @@ def _report(
 def lateness(names: tuple[str, ...]) -> timedelta:
     """How late a row of these sources may turn up."""
     return max(source.lateness for source in SOURCES if source.name in names)
+
+
+def _has_columns(platform: Platform, table: str, names: Iterable[str]) -> bool:
+    """Whether a table has these columns, or is not there yet."""
+    there = platform.columns(table)
+    return not there or set(names) <= set(there)
 
 
 def _has_new_rows(platform: Platform, table: FeatureTable, since: datetime) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
@@ -93,15 +93,19 @@ def run(
     references = _references(registry, champion)
     earlier = _measured_earlier(platform, registry.model, window)
     made = platform.read(PREDICTIONS.name).where(F.col("model") == registry.model)
-    counts = _counts(made, references, window)
     start = min([window.before, *earlier], key=lambda one: one.since).since
-    scored = _scored(platform, made, window, start)
+    inputs = _features(references)
+    made = _with_columns(made, inputs)
+    scored = _scored(platform, made, inputs, window, start)
     served = scored[scored["role"] == "champion"]
     if window.within(served).empty:
         raise LookupError(
             f"There is no prediction between {window.since:%Y-%m-%d} and {as_of:%Y-%m-%d} to "
             "watch. Fix: run the scoring job for that time, and look why it has not run."
         )
+    alike = _trained_alike(registry, champion, served["model_version"].unique())
+    made = made.where(F.col("model_version").isin(alike))
+    counts = _counts(made, references, window)
     known = served.dropna(subset=[LABEL])
     for place, one in ((TRAINING, window), (PREVIOUS, window.before)):
         values = one.within(known)[LABEL]
@@ -111,7 +115,8 @@ def run(
     drift = _drift(references, counts[TRAINING], counts[PREVIOUS], window.days)
     quality = _sources(platform, window)
     quality += _inputs(references, counts[TRAINING])
-    skewed = {} if window.within(served)["same"].all() else _skew(platform, made, window)
+    same = window.within(served[served["model_version"].isin(alike)])["same"].all()
+    skewed = {} if same else _skew(platform, made, inputs, window)
     quality += data_quality.skew(PREDICTIONS.name, skewed)
     arrived = _labelled(platform, registry.model, window, served)
     quality.append(arrived)
@@ -127,7 +132,7 @@ def run(
     last = max((time for time in times if time <= as_of), default=window.since)
     seen = Evidence(
         as_of=as_of,
-        features=len(PROBLEM.feature_names),
+        features=len(inputs),
         drifted=_drifted(drift),
         decay=decay,
         metric=PROBLEM.metric,
@@ -188,13 +193,38 @@ def _counts(
     }
 
 
-def _scored(platform: Platform, made: DataFrame, window: Window, start: datetime) -> pd.DataFrame:
+def _features(references: Mapping[str, Reference]) -> list[str]:
+    """What the champion was trained with, which may be other features than those of a new model."""
+    return [name for name in references if name not in (PREDICTION, LABEL)]
+
+
+def _trained_alike(registry: Registry, champion: str, versions: Iterable[str]) -> list[str]:
+    """Those of the versions that were trained with the champion's features.
+
+    Of others, not all inputs that are watched have been recorded.
+    """
+    inputs, known = set(registry.trained_with(champion)), set(registry.versions())
+    return [v for v in versions if v in known and set(registry.trained_with(v)) == inputs]
+
+
+def _with_columns(made: DataFrame, names: Sequence[str]) -> DataFrame:
+    """Predictions with these features, of which the champion's newest has not been recorded yet."""
+    types = {column.name: column.type for column in PROBLEM.known_features}
+    for name in names:
+        if name not in made.columns:
+            made = made.withColumn(name, F.lit(None).cast(types.get(name, "double")))
+    return made
+
+
+def _scored(
+    platform: Platform, made: DataFrame, names: Sequence[str], window: Window, start: datetime
+) -> pd.DataFrame:
     """Predictions since `start`, with their label, which is missing unless it was known.
 
     `same` says whether the row's features are those that training would look up.
     """
     known = labels(platform, window.as_of, start).select(F.col(ENTITY).alias("entity"), LABEL)
-    inputs = F.xxhash64(*PROBLEM.feature_names)
+    inputs = F.xxhash64(*names)
     theirs = observations(platform, window.since, window.as_of).select(
         F.col(ENTITY).alias("entity"), inputs.alias("theirs")
     )
@@ -259,14 +289,15 @@ def _sources(platform: Platform, window: Window) -> list[Finding]:
 
 def _inputs(references: Mapping[str, Reference], now: Mapping[str, Counts]) -> list[Finding]:
     found = []
-    for name in PROBLEM.feature_names:
+    for name in _features(references):
         found += data_quality.column(PREDICTIONS.name, name, references[name], now[name])
     return found
 
 
-def _skew(platform: Platform, made: DataFrame, window: Window) -> dict[str, float]:
+def _skew(
+    platform: Platform, made: DataFrame, names: Sequence[str], window: Window
+) -> dict[str, float]:
     """Share of served rows whose feature is not what training would look up, by feature."""
-    names = PROBLEM.feature_names
     theirs = observations(platform, window.since, window.as_of).select(
         F.col(PROBLEM.entity_key).alias("entity"), *(F.col(n).alias(f"_{n}") for n in names)
     )

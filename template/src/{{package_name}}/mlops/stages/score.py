@@ -46,7 +46,7 @@ def require_champion(registry: Registry) -> str:
             f"{registry.model} has no champion, so there is nothing to score with. Fix: run the "
             "training job; its version becomes champion when it passes the deployment job."
         )
-    registry.require_features(champion)
+    registry.inputs(champion)
     return champion
 
 
@@ -68,7 +68,7 @@ def _predict(
     as_of: datetime,
 ) -> None:
     """Add the predictions of one version for the rows that lack one."""
-    done = None
+    inputs, done = registry.inputs(version), None
     made = platform.span(PREDICTIONS.name, "predict_at")
     if made and made[1] > since:
         # A served prediction stands, whatever version is champion when a run is repeated.
@@ -81,7 +81,7 @@ def _predict(
     said: dict[str, str | datetime]
     said = {"model": registry.model, "model_version": version, "role": role, "as_of": as_of}
     rows = Unscored(OBSERVATIONS, span, PROBLEM.entity_key, done)
-    platform.score_into(PREDICTIONS, rows, registry.uri(version), PROBLEM.feature_names, said)
+    platform.score_into(PREDICTIONS, rows, registry.uri(version), inputs, said)
 
 
 main = entry_point(run)

@@ -2,6 +2,7 @@
 
 # No `from __future__ import annotations` here: FastAPI reads the classes that are made below.
 import asyncio
+import contextlib
 import io
 import json
 import logging
@@ -31,11 +32,13 @@ from prometheus_client import (
 from pydantic import BaseModel
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from ..team import PROBLEM
 from .champion import Served
 from .protocol import RequestError, explain, invocation_model, row_model, rows_of
 from .request_log import Answered, RequestLog
+from .store import NotPublishedError
 
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
 _log = logging.getLogger(__name__)
@@ -160,14 +163,20 @@ def build(
     ) -> Response:
         answer = JSONResponse({"error_code": code, "message": message}, status)
         if request.url.path == "/invocations" and request.method == "POST":
-            body = await request.body()
+            body = b""
+            with contextlib.suppress(ClientDisconnect):  # whoever hung up has not sent all of it
+                body = await request.body()
             text = bytes(answer.body).decode()
             answer.headers.update(note(request, body, status, text, version=version))
         return answer
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
-        return await refuse(request, 400, "BAD_REQUEST", explain(error.errors()))
+        kind = request.headers.get("content-type", "")
+        said = explain(error.errors())
+        if "json" not in kind.lower():
+            said = f"Content-Type must be application/json, not {kind or 'left out'}"
+        return await refuse(request, 400, "BAD_REQUEST", said)
 
     @app.exception_handler(RequestError)
     async def wrong(request: Request, error: RequestError) -> Response:
@@ -185,6 +194,11 @@ def build(
         _log.error("the online store does not answer: %s", error)
         text = "the online store does not answer; try again"
         return await refuse(request, 503, "TEMPORARILY_UNAVAILABLE", text)
+
+    @app.exception_handler(NotPublishedError)
+    async def not_published(request: Request, error: NotPublishedError) -> Response:
+        _log.error("%s", error)
+        return await refuse(request, 503, "TEMPORARILY_UNAVAILABLE", str(error))
 
     def answer(body: Any) -> tuple[str, str, list[dict[str, Any]]]:
         """The answer's text, the version that gave it, and the model's inputs."""

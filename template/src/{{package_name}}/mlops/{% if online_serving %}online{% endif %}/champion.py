@@ -41,21 +41,11 @@ class Version:
             LookupError: it needs a feature that this project no longer has, or that is not in the
                 online store.
         """
+        names = registry.inputs(number)
+        known = {column.name: column for column in PROBLEM.known_features}
         model = registry.load(number)
-        names = model.metadata.get_input_schema().input_names()
-        known = {column.name: column for column in PROBLEM.features}
-        gone = [name for name in names if name not in known]
-        if gone:
-            raise LookupError(
-                f"Version {number} of {registry.model} needs {', '.join(gone)}, which problem.py "
-                "and the feature tables do not have. Fix: bring it back, or train a new version."
-            )
-        asked = {column.name for column in PROBLEM.request_features}
-        tables = tuple(
-            table
-            for table in PROBLEM.feature_tables
-            if any(name in names and name not in asked for name in table.feature_names)
-        )
+        # So it does not depend on what was added or removed since it was trained.
+        tables = PROBLEM.tables_for(names)
         blank = dict.fromkeys(key for table in tables for key in table.keys)
         store.lookup(tables, [blank])
         if model.input_example is not None:

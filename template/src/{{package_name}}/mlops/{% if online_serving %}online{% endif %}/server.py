@@ -75,6 +75,7 @@ def serve(
         # uvicorn raises a signal again once it has stopped, which would end us before the log.
         signal.signal(number, server.handle_exit)
     url = f"http://{host}:{taken.getsockname()[1]}"
+    taken.listen()  # so that who reads the lines below can ask at once
     say(f"model: {served.registry.model}, {_traffic(served.shares)}")
     for line in freshness(store):
         say(line)

@@ -83,6 +83,10 @@ class Published:
         return self.as_of + (datetime.now(UTC) - self.published_at)
 
 
+class NotPublishedError(LookupError):
+    """A table or a feature that is looked up is not in the store."""
+
+
 class OnlineStore(ABC):
     """Where feature tables are published to."""
 
@@ -133,7 +137,7 @@ class SqlStore(OnlineStore):
             sa.Column("published_at", sa.BigInteger, nullable=False),
             sa.Column("rows", sa.BigInteger, nullable=False),
         )
-        self._queries: dict[tuple[str, str], Any] = {}
+        self._queries: dict[tuple[str, ...], Any] = {}
         self._known: dict[str, Published] = {}
         self._read_at = float("-inf")
         self._lock = threading.Lock()
@@ -302,7 +306,7 @@ class SqlStore(OnlineStore):
         defaults, missing = [_default(column) for column in table.features], 0
         try:
             newest, state = self._newest(connection, table, asked)
-        except DBAPIError:  # the table has been built anew, or the database started again
+        except (DBAPIError, NotPublishedError):  # built anew, or the database started again
             connection.rollback()
             self._read_at = float("-inf")
             newest, state = self._newest(connection, table, asked)
@@ -323,7 +327,7 @@ class SqlStore(OnlineStore):
     ) -> tuple[dict[tuple[Any, ...], tuple[Any, ...]], Published]:
         state = self.published(max_age=1.0).get(table.name)
         if state is None:
-            raise LookupError(
+            raise NotPublishedError(
                 f"Feature table {table.name} is not in the online store {self.url}. Fix: run the "
                 "features job, whose last task publishes."
             )
@@ -339,13 +343,14 @@ class SqlStore(OnlineStore):
 
     def _query(self, state: Published, table: FeatureTable) -> Any:
         """The statement that finds keys, made once for each table."""
-        made = self._queries.get((state.physical, table.name))
+        asked_for = (state.physical, table.name, *table.feature_names)
+        made = self._queries.get(asked_for)
         if made is None:
             names = [*table.keys, KNOWN, *table.feature_names]
             has = {*state.keys, KNOWN, *state.features}
             absent = [name for name in names if name not in has]
             if absent:
-                raise LookupError(
+                raise NotPublishedError(
                     f"Feature table {table.name} is published without {', '.join(absent)}. Fix: "
                     "run the features job with the code that is served."
                 )
@@ -354,7 +359,7 @@ class SqlStore(OnlineStore):
             wanted: Any = parts[0] if len(parts) == 1 else sa.tuple_(*parts)
             asked: Any = sa.bindparam("asked", expanding=True)
             made = sa.select(*(target.c[name] for name in names)).where(wanted.in_(asked))
-            self._queries[state.physical, table.name] = made
+            self._queries[asked_for] = made
         return made
 
     def example(self, table: FeatureTable, given: Mapping[str, Any]) -> dict[str, Any]:
