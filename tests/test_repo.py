@@ -146,6 +146,16 @@ def test_template_files_are_not_ignored() -> None:
     assert not [name for name in ignored.splitlines() if not any(c in name for c in caches)]
 
 
+def test_help_lists_the_teams_targets_too(default_project: Path, tmp_path: Path) -> None:
+    for name in ("Makefile", "pyproject.toml"):
+        shutil.copy(default_project / name, tmp_path)
+    (tmp_path / "team.mk").write_text("prices: ## Fetch prices\n\t@echo fetched\n")
+    done = subprocess.run(["make", "help"], cwd=tmp_path, text=True, capture_output=True)
+    listed = [line.split(maxsplit=2)[1:] for line in done.stdout.splitlines()]
+    assert ["prices", "Fetch prices"] in listed
+    assert {"help", "setup", "lifecycle"} <= {target for target, _ in listed}
+
+
 def test_uv_is_brought_when_missing(default_project: Path, tmp_path: Path) -> None:
     """On a machine with nothing but Python and make."""
     tools = tmp_path / "bin"
