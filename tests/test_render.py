@@ -405,3 +405,9 @@ def test_every_entry_point_is_a_jobs(project: Path) -> None:
         r"entry_point: (\w+)", "".join(map(text_of, project.glob("resources/*.job.yml")))
     )
     assert {*named} == settings["packages"].keys()
+
+
+def test_the_readme_lists_every_job_of_a_model(project: Path) -> None:
+    names = [path.name.removesuffix(".job.yml") for path in project.glob("resources/*.job.yml")]
+    listed = re.findall(r"^\| `(\w+)` \|", text_of(project / "README.md"), re.MULTILINE)
+    assert {*listed} == {name for name in names if "." not in name}
