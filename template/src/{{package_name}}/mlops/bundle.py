@@ -90,7 +90,7 @@ _KEYED = {
 _REFERENCE = re.compile(r"\$\{([^{}]*)\}")
 # Known on a workspace only, unless it is written in the bundle.
 _LATER = re.compile(
-    r"bundle\.(git\..+|uuid|environment)|resources\.[^.]+\.[^.]+\.(id|url|full_name)"
+    r"bundle\.(git\.(branch|commit|origin_url)|uuid|environment)|resources\.[^.]+\.[^.]+\.(id|url|full_name)"
     r"|workspace\.(current_user\..+|(root|file|artifact|state|resource)_path|host|profile)"
 )
 
@@ -359,6 +359,8 @@ class _Resolver:
             if whole := _REFERENCE.fullmatch(value):  # the value itself, with its type
                 found = self._look_up(whole[1], node, stack)
                 return Node(found.value if found else value, node.file, node.line)
+            if "${" in _REFERENCE.sub("", value):
+                self.problems.add(node, f"`{value}` opens a reference and ends none", "add `}`")
             value = _REFERENCE.sub(lambda match: self._part(match, node, stack), value)
         return Node(value, node.file, node.line)
 

@@ -1,8 +1,10 @@
-"""Check Quartz cron expressions, the ones that schedules of jobs are written in."""
+"""Check schedules of jobs: Quartz cron expressions, and time zones."""
 
 from __future__ import annotations
 
 import re
+from difflib import get_close_matches
+from zoneinfo import available_timezones
 
 from .yaml_tree import words
 
@@ -39,3 +41,12 @@ def cron_mistake(expression: str) -> str | None:
     if (parts[3] == "?") == (parts[5] == "?"):
         return "exactly one of day of month and day of week must be `?`"
     return None
+
+
+def timezone_fix(zone: str) -> str | None:
+    """Say what to write for a time zone that there is not; None if there is, or nobody knows."""
+    zones = available_timezones()  # empty on a machine without the database
+    if not zones or zone in zones:
+        return None
+    near = get_close_matches(zone, sorted(zones), 1)
+    return f"write `{near[0]}` (did you mean that?)" if near else "write UTC, or a name like it"

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 from .accepted import accepts, refused
 from .bundle import PAUSE_STATUSES, TRIGGERS, Bundle, Problem, Where, suggest, text
-from .cron import cron_mistake
+from .cron import cron_mistake, timezone_fix
 from .notebooks import NotebookError, read_notebook
 from .yaml_tree import dotted, relative, words
 
@@ -246,6 +246,7 @@ class _JobCheck:
         self.environments = [e["environment_key"] for e in self.job.get("environments") or []]
         self.clusters = [c["job_cluster_key"] for c in self.job.get("job_clusters") or []]
         self._triggers()
+        self._environments()
         self.tasks = {task["task_key"]: task for task in self.job["tasks"]}
         at = (*self.where, "tasks")
         if not self.tasks:
@@ -320,6 +321,23 @@ class _JobCheck:
             at = (*self.where, "schedule", "quartz_cron_expression")
             fix = "write `second minute hour day-of-month month day-of-week`, as in `0 30 5 * * ?`"
             self.report(at, f"`{cron}` is no Quartz cron expression: {mistake}", fix)
+        zone = text((self.job.get("schedule") or {}).get("timezone_id") or "UTC")
+        if fix := timezone_fix(zone):
+            at = (*self.where, "schedule", "timezone_id")
+            self.report(at, f"there is no time zone `{zone}`", fix)
+
+    def _environments(self) -> None:
+        for index, environment in enumerate(self.job.get("environments") or []):
+            at, spec = (*self.where, "environments", index, "spec"), environment.get("spec") or {}
+            number = text(spec.get("environment_version", "1"))
+            if not number.isdigit():
+                message = f"`{number}` is no version of an environment"
+                self.report((*at, "environment_version"), message, 'write a whole number, as "5"')
+            for place, name in enumerate(spec.get("dependencies") or []):
+                if "*" in text(name) and not text(name).endswith(".whl"):
+                    message = f"`{name}` matches nothing that the bundle builds"
+                    fix = "write a package, or the wheel: ../dist/*.whl"
+                    self.report((*at, "dependencies", place), message, fix)
 
     def _order(self, where: Where) -> dict[str, set[str]]:
         """Check depends_on; give the tasks that come before each task, directly or not."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from .accepted import CLASSES, accepts, refused
 from .bundle import PAUSE_STATUSES, Bundle, Problem, Where, suggest, text
-from .cron import cron_mistake
+from .cron import cron_mistake, timezone_fix
 from .job_check import PRODUCTION
 
 _SCHEDULES = {"alerts": "quartz_cron_schedule", "quality_monitors": "quartz_cron_expression"}
@@ -63,6 +63,13 @@ def _target(bundle: Bundle) -> Iterator[Problem]:
             if isinstance(permission, dict) and everyone.items() <= permission.items():
                 message = f"everyone may change what target `{bundle.target}` deploys"
                 yield bundle.problem(("permissions", index), message, "give `users` CAN_VIEW")
+    for key in bundle.resources.get("secret_scopes", {}):
+        for permission in permissions:
+            if isinstance(permission, dict) and permission.get("group_name") == "users":
+                message = f"everyone may read secret scope `{key}`: the CLI gives what `users` get "
+                message += f"on target `{bundle.target}` on scopes, too, and CAN_VIEW there is READ"
+                fix = "make the scope outside of the bundle, by admin-setup --key-vault"
+                yield bundle.problem(("resources", "secret_scopes", key), message, fix)
     if text(root_path).startswith("/Workspace/Shared/"):
         message = "everyone may write to /Workspace/Shared, so `bundle validate --strict` fails"
         fix = "use a folder of the service principal that deploys, below /Workspace/Users"
@@ -94,6 +101,9 @@ def _schedule(bundle: Bundle, where: Where, schedule: Any, field: str) -> Iterat
         message = f"{name}: `{schedule[field]}` is no Quartz cron expression: {mistake}"
         fix = "write `second minute hour day-of-month month day-of-week`, as in `0 30 5 * * ?`"
         yield bundle.problem((*at, field), message, fix)
+    zone = text(schedule.get("timezone_id") or "UTC")
+    if fix := timezone_fix(zone):
+        yield bundle.problem((*at, "timezone_id"), f"{name}: there is no time zone `{zone}`", fix)
     status = schedule.get("pause_status", "UNPAUSED")
     if status not in PAUSE_STATUSES:
         fix = suggest(text(status), PAUSE_STATUSES)
