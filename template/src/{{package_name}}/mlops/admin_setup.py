@@ -7,6 +7,7 @@ the workspace, the catalog, and its rights there. Every step looks first, so it 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -30,6 +31,8 @@ class Environment:
     issuer: str
     subjects: tuple[str, ...]
     audience: str | None = None
+    scope: str = ""
+    key_vault: str = ""  # resource ID of the Azure Key Vault behind the secret scope; empty: none
 
 
 def run(
@@ -118,4 +121,44 @@ def _steps(
         f"{', '.join(CATALOG_PRIVILEGES)} on catalog {wanted.catalog}",
         has.issuperset(CATALOG_PRIVILEGES),
         lambda: workspace.grants.update("catalog", wanted.catalog, changes=[change]),
+    )
+    if wanted.key_vault:
+        yield from _secrets(wanted, workspace, who)
+
+
+def _secrets(
+    wanted: Environment, workspace: WorkspaceClient, who: str | None
+) -> Iterator[tuple[str, bool, Callable[[], object]]]:
+    """A scope whose secrets are in Key Vault, and who may read them.
+
+    Raises:
+        ValueError: that is no ID of a vault.
+    """
+    from databricks.sdk.service import workspace as api
+
+    vault = re.fullmatch(r"/subscriptions/.+/Microsoft\.KeyVault/vaults/([\w-]+)", wanted.key_vault)
+    if vault is None:
+        raise ValueError(
+            f"--key-vault: {wanted.key_vault} is no resource ID of a vault. Fix: az keyvault show "
+            "--name NAME --query id"
+        )
+    behind = api.AzureKeyVaultSecretScopeMetadata(
+        resource_id=wanted.key_vault, dns_name=f"https://{vault[1]}.vault.azure.net/"
+    )
+    there = {scope.name: scope.keyvault_metadata for scope in workspace.secrets.list_scopes()}
+    found = there.get(wanted.scope)
+    yield (
+        f"secret scope {wanted.scope}, backed by {vault[1]}",
+        found is not None and found.resource_id == behind.resource_id,
+        lambda: workspace.secrets.create_scope(
+            wanted.scope,
+            scope_backend_type=api.ScopeBackendType.AZURE_KEYVAULT,
+            backend_azure_keyvault=behind,
+        ),
+    )
+    readers = [acl.principal for acl in workspace.secrets.list_acls(wanted.scope)] if found else []
+    yield (
+        f"READ on secret scope {wanted.scope}",
+        who in readers,
+        lambda: workspace.secrets.put_acl(wanted.scope, who or "", api.AclPermission.READ),
     )

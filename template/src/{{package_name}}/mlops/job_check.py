@@ -322,9 +322,9 @@ class _JobCheck:
             fix = "write `second minute hour day-of-month month day-of-week`, as in `0 30 5 * * ?`"
             self.report(at, f"`{cron}` is no Quartz cron expression: {mistake}", fix)
         zone = text((self.job.get("schedule") or {}).get("timezone_id") or "UTC")
-        if fix := timezone_fix(zone):
+        if right := timezone_fix(zone):
             at = (*self.where, "schedule", "timezone_id")
-            self.report(at, f"there is no time zone `{zone}`", fix)
+            self.report(at, f"there is no time zone `{zone}`", right)
 
     def _environments(self) -> None:
         for index, environment in enumerate(self.job.get("environments") or []):

@@ -102,8 +102,8 @@ def _schedule(bundle: Bundle, where: Where, schedule: Any, field: str) -> Iterat
         fix = "write `second minute hour day-of-month month day-of-week`, as in `0 30 5 * * ?`"
         yield bundle.problem((*at, field), message, fix)
     zone = text(schedule.get("timezone_id") or "UTC")
-    if fix := timezone_fix(zone):
-        yield bundle.problem((*at, "timezone_id"), f"{name}: there is no time zone `{zone}`", fix)
+    if right := timezone_fix(zone):
+        yield bundle.problem((*at, "timezone_id"), f"{name}: there is no time zone `{zone}`", right)
     status = schedule.get("pause_status", "UNPAUSED")
     if status not in PAUSE_STATUSES:
         fix = suggest(text(status), PAUSE_STATUSES)

@@ -158,10 +158,14 @@ class DatabricksPlatform(Platform):
         return Path("/Volumes", self.catalog, self.schema, "files", name)
 
     def secret(self, name: str) -> str | None:
-        """Ask the secret scope that is called like the package; one that is not there raises."""
+        """Ask the secret scope that is called like the package; one that is not there raises.
+
+        Names in Azure Key Vault have dashes and no underscores.
+        """
         from databricks.sdk.runtime import dbutils
 
-        return str(dbutils.secrets.get(scope=__package__.split(".")[0], key=name))
+        scope, key = __package__.split(".")[0], name.replace("_", "-")
+        return str(dbutils.secrets.get(scope=scope, key=key))
 
     def job_runs(
         self, job_ids: Collection[str], since: datetime, until: datetime
