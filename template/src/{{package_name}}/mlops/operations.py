@@ -19,9 +19,14 @@ MIN_WINDOWS = 2  # before a job is judged by its own past
 
 
 def of_jobs(
-    runs: Mapping[str, Iterable[JobRun]], usual: Mapping[str, Sequence[float]]
+    runs: Mapping[str, Iterable[JobRun]],
+    usual: Mapping[str, Sequence[float]],
+    costs: Mapping[str, float],
 ) -> list[Finding]:
-    """Runs, failures and seconds of each job; `usual` has seconds a run of earlier windows."""
+    """Runs, failures, seconds and costs of each job.
+
+    `usual` has seconds a run of earlier windows, `costs` dollars of the jobs whose costs are known.
+    """
     found = []
     for job, some in runs.items():
         ended = list(some)
@@ -42,6 +47,9 @@ def of_jobs(
             Finding(job, ALL, "run_seconds", typical, high=most, reason=slow),
             Finding(job, ALL, "total_seconds", total, reason=cost),
         ]
+        if job in costs:
+            words = f"{costs[job]:.2f} USD at list price for {len(ended)} runs"
+            found.append(Finding(job, ALL, "list_cost", costs[job], reason=words))
     return found
 
 

@@ -197,7 +197,7 @@ OPERATIONS_METRICS = Table(
         Column("window_end", "timestamp", "End of the window, inclusive"),
         Column("model", "string", "Name of the registered model"),
         Column("subject", "string", "Name of the job"),
-        Column("metric", "string", "failed_runs, run_seconds (the median), total_seconds, ..."),
+        Column("metric", "string", "failed_runs, run_seconds (median), total_seconds, list_cost"),
         Column("value", "double", "What was measured"),
         Column("high", "double", "The most that is right; null: no such limit"),
         Column("passed", "boolean", "Whether the value is within its limit"),

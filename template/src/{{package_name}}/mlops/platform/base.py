@@ -333,6 +333,15 @@ class Platform(ABC):
     ) -> dict[str, list[JobRun]]:
         """The runs of each job that have ended, with a data time in (since, until]."""
 
+    @abstractmethod
+    def job_costs(
+        self, job_ids: Collection[str], since: datetime, until: datetime
+    ) -> dict[str, float]:
+        """US dollars, at list price, of what each job used in (since, until].
+
+        A job is missing where nobody knows.
+        """
+
     # -- models ---------------------------------------------------------------------------------
     @abstractmethod
     def use_experiment(self, name: str) -> None:

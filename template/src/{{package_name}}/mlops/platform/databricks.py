@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pyspark.sql.types import StructType
 
 
+_USAGE, _PRICES = "system.billing.usage", "system.billing.list_prices"
 _INSERT = "WHEN NOT MATCHED THEN INSERT *"
 
 
@@ -193,6 +194,35 @@ class DatabricksPlatform(Platform):
             ]
             for job_id in job_ids
         }
+
+    def job_costs(
+        self, job_ids: Collection[str], since: datetime, until: datetime
+    ) -> dict[str, float]:
+        """Ask the system tables of billing, some hours behind; nothing where they cannot be read.
+
+        https://learn.microsoft.com/azure/databricks/admin/system-tables/billing
+        """
+        from databricks.sdk import WorkspaceClient
+        from pyspark.errors import PySparkException
+
+        first, last = (f"TIMESTAMP '{time.isoformat()}'" for time in (since, until))
+        try:
+            rows = self.spark.sql(
+                "SELECT u.usage_metadata.job_id AS job, "
+                "SUM(u.usage_quantity * p.pricing.effective_list.default) AS dollars "
+                f"FROM {_USAGE} u JOIN {_PRICES} p ON u.sku_name = p.sku_name "
+                "AND u.cloud = p.cloud AND u.usage_unit = p.usage_unit "
+                "AND u.usage_start_time >= p.price_start_time "
+                "AND (p.price_end_time IS NULL OR u.usage_start_time < p.price_end_time) "
+                f"WHERE u.workspace_id = '{WorkspaceClient().get_workspace_id()}' "
+                f"AND u.usage_metadata.job_id IN ({', '.join(repr(one) for one in job_ids)}) "
+                f"AND u.usage_end_time > {first} AND u.usage_end_time <= {last} "
+                "AND p.currency_code = 'USD' GROUP BY u.usage_metadata.job_id"
+            ).collect()
+        except PySparkException as error:
+            print(f"What jobs cost is not known: {str(error).splitlines()[0]}")
+            return {}
+        return {row["job"]: float(row["dollars"]) for row in rows}
 
     def use_experiment(self, name: str) -> None:
         """Use the workspace experiment the bundle has made."""

@@ -325,6 +325,12 @@ class LocalPlatform(Platform):
                 found[one["job"]].append(JobRun(at, one["seconds"], one["failed"]))
         return found
 
+    def job_costs(
+        self, job_ids: Collection[str], since: datetime, until: datetime
+    ) -> dict[str, float]:
+        """Nothing: nobody sends a bill for this machine."""
+        return {}
+
     @property
     def _runs(self) -> Path:
         return self.home / "job_runs.jsonl"

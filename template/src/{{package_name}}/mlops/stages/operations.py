@@ -34,7 +34,9 @@ def run(
         past = platform.frame(OPERATIONS_METRICS.name, metric="run_seconds", model=model)
         past = past[past["window_end"] < naive(as_of)]
         usual = {str(job): part["value"].tolist() for job, part in past.groupby("subject")}
-    found = operations.of_jobs(runs, usual)
+    paid = platform.job_costs(ids.values(), start, as_of)
+    costs = {job: paid[job_id] for job, job_id in ids.items() if job_id in paid}
+    found = operations.of_jobs(runs, usual, costs)
     platform.record(OPERATIONS_METRICS, operations.as_rows(found, start, as_of, model))
     return None
 
