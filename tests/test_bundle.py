@@ -112,7 +112,7 @@ def test_every_target_is_accepted(case: str, project: Project) -> None:
     accepted = project.module("accepted")
     for target in targets_of(case):
         bundle = project.load(target)
-        kinds = {"alerts", "dashboards", "experiments", "jobs"}
+        kinds = {"alerts", "dashboards", "experiments", "jobs", "pipelines"}
         kinds |= {"registered_models", "schemas", "volumes"}
         assert bundle.resources.keys() == kinds
         for kind, resources in bundle.resources.items():

@@ -3,7 +3,7 @@
 Every value keeps the file and the line it was written at, so that whoever finds a mistake later
 can name the place. Mistakes are collected and raised together.
 
-What only a workspace knows (`${workspace.current_user.userName}`, `${resources.pipelines.x.id}`,
+What only a workspace knows (`${workspace.current_user.userName}`, `${resources.clusters.x.id}`,
 variables with a `lookup`) stays in the text as it was written; running a job with such a value
 on this machine is refused by the runner, not here.
 """
@@ -87,6 +87,7 @@ _KEYED = {
     "environments": "environment_key",
     "job_clusters": "job_cluster_key",
 }
+_RUN_HERE = ("jobs", "pipelines")
 _REFERENCE = re.compile(r"\$\{([^{}]*)\}")
 # Known on a workspace only, unless it is written in the bundle.
 _LATER = re.compile(
@@ -140,9 +141,18 @@ class Bundle:
         """Map what `${resources.jobs.<key>.id}` resolved to back to its key."""
         return next((key for key in self.jobs if job_id_of(key) == str(job_id)), None)
 
+    @property
+    def pipelines(self) -> dict[str, dict[str, Any]]:
+        """Pipeline definitions by resource key."""
+        return self.resources.get("pipelines", {})
+
+    def pipeline_key(self, pipeline_id: object) -> str | None:
+        """Map what `${resources.pipelines.<key>.id}` resolved to back to its key."""
+        return next((key for key in self.pipelines if job_id_of(key) == str(pipeline_id)), None)
+
 
 def job_id_of(key: str) -> str:
-    """Give the id that stands for a job on this machine: stable, and unlike one of a workspace."""
+    """Give the id of a job or pipeline on this machine: stable, and unlike one of a workspace."""
     return str(900_000_000_000_000 + zlib.crc32(key.encode()))
 
 
@@ -378,7 +388,7 @@ class _Resolver:
             return None
         parts = re.sub(r"\[(\d+)\]", r".\1", name).split(".")
         if _LATER.fullmatch(name) and not self.scope.get(*parts):
-            if parts[0] == "resources" and parts[1] == "jobs" and self.scope.get(*parts[:3]):
+            if parts[0] == "resources" and parts[1] in _RUN_HERE and self.scope.get(*parts[:3]):
                 is_id = parts[3] == "id"
                 return Node(job_id_of(parts[2]), node.file, node.line) if is_id else None
             if parts[0] != "resources" or self.scope.get(*parts[:3]):

@@ -98,6 +98,7 @@ _NESTED: dict[str, Any] = {
     "condition_task": _fields("op! left! right!"),
     "run_job_task": {"job_id!": SCALAR, "job_parameters": MAP},
     "notebook_task": {**_fields("notebook_path! source"), "base_parameters": MAP},
+    "pipeline_task": _fields("pipeline_id! full_refresh"),
     "python_wheel_task": {
         **_fields("package_name! entry_point!"),
         "named_parameters": MAP,
@@ -130,10 +131,11 @@ _KINDS = tuple(key for key in _TASK if key.endswith("_task"))
 # Databricks knows these, this runner does not.
 _ONLY_THERE = words(
     "ai_runtime_task alert_task clean_rooms_notebook_task dashboard_task dbt_platform_task "
-    "dbt_task gen_ai_compute_task pipeline_task power_bi_task python_operator_task "
+    "dbt_task gen_ai_compute_task power_bi_task python_operator_task "
     "spark_jar_task spark_python_task spark_submit_task sql_task compute disabled "
     "environment_variables environment_variables_key git_source parent_path triggers "
-    "duration_target edit_mode warehouse_id pipeline_params sql_condition"
+    "duration_target edit_mode full_refresh_selection refresh_flow_selection refresh_selection "
+    "reset_checkpoint_selection warehouse_id pipeline_params sql_condition"
 )
 
 
@@ -440,6 +442,13 @@ class _JobCheck:
         except NotebookError as error:
             self.report(at, str(error), error.fix)
         self._pushed_down(spec.get("base_parameters") or {}, (*where, "base_parameters"))
+
+    def _pipeline_task(self, task: Any, spec: Any, where: Where, before: set[str]) -> None:
+        if self.bundle.pipeline_key(spec["pipeline_id"]) is None:
+            message = f"pipeline_id `{spec['pipeline_id']}` is no pipeline of this bundle"
+            fix = "write ${resources.pipelines.<key>.id}, with a key out of "
+            fix += ", ".join(self.bundle.pipelines) or "none: this bundle has no pipeline"
+            self.report((*where, "pipeline_id"), message, fix)
 
     def _python_wheel_task(self, task: Any, spec: Any, where: Where, before: set[str]) -> None:
         if not task.keys() & words(

@@ -5,9 +5,10 @@ does), `{{job.parameters.*}}`, `{{job.id}}`, `{{job.name}}`, `{{job.run_id}}`,
 `{{job.trigger.time.iso_datetime}}` and `.iso_date` (also `job.start_time`), `{{task.name}}`,
 `{{tasks.*.values.*}}`, `{{tasks.*.result_state}}`, `{{input}}` and `{{input.*}}`; depends_on with
 outcome, run_if, max_retries, min_retry_interval_millis; condition_task, for_each_task,
-run_job_task, python_wheel_task and notebook_task.
+run_job_task, python_wheel_task, notebook_task and pipeline_task.
 
-Ignored, since they do not change what a run computes: schedules, compute, environments,
+Ignored, since they do not change what a run computes: full_refresh (each refresh of a pipeline
+computes all of it here), schedules, compute, environments,
 notifications, permissions, queues, health rules and timeouts (a task here may take as long as it
 likes). Everything else is refused before the first task starts.
 
@@ -44,6 +45,7 @@ from .job_check import (
 )
 from .notebooks import run_notebook
 from .platform import JobRun
+from .resource_check import pipeline_files
 
 __all__ = ["Findings", "JobFailed", "JobRefused", "Problem", "Runner", "TaskEvent", "check"]
 
@@ -365,6 +367,15 @@ class Runner:
             widgets = {**(spec.get("base_parameters") or {}), **run.parameters}
             path = folder / text(spec["notebook_path"])
             return run_notebook(path, widgets, self.platform, run.values), ""
+        if "pipeline_task" in task:
+            from .pipelines import run_pipeline  # late: it loads Spark
+
+            spec = _fill(task["pipeline_task"], step)
+            key = self.bundle.pipeline_key(spec["pipeline_id"]) or ""
+            given = self.bundle.pipelines[key].get("configuration") or {}
+            configuration = {name: text(value) for name, value in given.items()}
+            run_pipeline(pipeline_files(self.bundle, key), configuration, self.platform)
+            return {}, ""
         spec = _fill(task["python_wheel_task"], step)
         arguments = [text(value) for value in spec.get("parameters") or []]
         if "named_parameters" in spec:

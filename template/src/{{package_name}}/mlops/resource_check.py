@@ -1,4 +1,4 @@
-"""Find mistakes in what a bundle holds beside jobs: storage, dashboards, alerts, the target.
+"""Find mistakes in what a bundle holds beside jobs: storage, pipelines, dashboards, alerts, target.
 
 As with jobs, `bundle validate` finds few of these, and a deployment finds them one at a time.
 """
@@ -18,7 +18,11 @@ from .job_check import PRODUCTION
 
 _SCHEDULES = {"alerts": "quartz_cron_schedule", "quality_monitors": "quartz_cron_expression"}
 """Presets pause jobs and pipelines only; these have schedules too."""
-_PARENTS = {"volumes": "schema_name", "registered_models": "schema_name"}
+_PARENTS = {
+    "pipelines": "schema",
+    "registered_models": "schema_name",
+    "volumes": "schema_name",
+}
 
 
 def check_resources(bundle: Bundle, *models: str) -> list[Problem]:
@@ -44,6 +48,8 @@ def check_resources(bundle: Bundle, *models: str) -> list[Problem]:
                 found += _alert(bundle, where, resource)
             if kind == "dashboards":
                 found += _dashboard(bundle, where, resource)
+            if kind == "pipelines":
+                found += _pipeline(bundle, where, resource)
     return list(dict.fromkeys(found))
 
 
@@ -136,6 +142,57 @@ def _alert(bundle: Bundle, where: Where, alert: dict[str, Any]) -> Iterator[Prob
         at: Where = (*where, "evaluation", "source", "name")
         message = f"alert `{where[2]}`: its query has no column `{column}`"
         yield bundle.problem(at, message, "name a column that query_text selects")
+
+
+def pipeline_files(bundle: Bundle, key: str) -> list[Path]:
+    """The source files of a pipeline, in the order of its libraries."""
+    found = []
+    for index, library in enumerate(bundle.pipelines[key].get("libraries") or []):
+        where: Where = ("resources", "pipelines", key, "libraries", index)
+        found += _library_files(bundle, where, library)
+    return found
+
+
+def _library_files(bundle: Bundle, where: Where, library: Any) -> list[Path]:
+    """Files of one library: a file, or a folder with all that is in it."""
+    kind = next((k for k in ("glob", "file") if isinstance(library, dict) and k in library), None)
+    if kind is None or not isinstance(library[kind], dict):
+        return []
+    path = text(library[kind].get("include" if kind == "glob" else "path"))
+    folder = bundle.place(where)[0].parent
+    if path.endswith("/**"):
+        files = sorted((folder / path.removesuffix("/**")).rglob("*"))
+        return [file for file in files if file.suffix in (".py", ".sql")]
+    return [folder / path] if (folder / path).is_file() else []
+
+
+def _pipeline(bundle: Bundle, where: Where, pipeline: dict[str, Any]) -> Iterator[Problem]:
+    name = f"pipeline `{where[2]}`"
+    libraries = pipeline.get("libraries") or []
+    if not libraries:
+        yield bundle.problem(where, f"{name} has no libraries", "name the files that define it")
+    for index, library in enumerate(libraries if isinstance(libraries, list) else []):
+        at: Where = (*where, "libraries", index)
+        files = _library_files(bundle, at, library)
+        if not files:
+            message = f"{name}: there is no such file"
+            yield bundle.problem(at, message, "name a file, or a folder and `/**`, from here")
+        for file in files:
+            if file.suffix == ".py" and (mistake := _syntax_mistake(file)):
+                fix = "correct the file"
+                yield bundle.problem(at, f"{name}: {file.name} cannot be read: {mistake}", fix)
+    if pipeline.get("continuous") and bundle.target != PRODUCTION:
+        message = f"{name} would run all the time in target `{bundle.target}`"
+        fix = "remove continuous: a job refreshes it"
+        yield bundle.problem((*where, "continuous"), message, fix)
+
+
+def _syntax_mistake(file: Path) -> str:
+    try:
+        compile(file.read_text(encoding="utf-8"), file.name, "exec")
+    except (SyntaxError, ValueError) as error:
+        return str(error)
+    return ""
 
 
 def _dashboard(bundle: Bundle, where: Where, dashboard: dict[str, Any]) -> Iterator[Problem]:

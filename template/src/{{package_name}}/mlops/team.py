@@ -50,9 +50,9 @@ def module(name: str, model: str = NAME) -> ModuleType:
     return import_module(".".join(filter(None, (PACKAGE, model, name))))
 
 
-def own(name: str) -> str:
-    """What this model alone has under the name, such as a table or a job."""
-    return f"{NAME}_{name}" if NAME else name
+def own(name: str, model: str = NAME) -> str:
+    """What a model alone has under the name, such as a table or a job."""
+    return f"{model}_{name}" if model else name
 
 
 PROBLEM: Problem = module("problem").PROBLEM

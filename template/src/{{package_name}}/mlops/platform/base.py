@@ -141,6 +141,15 @@ class Platform(ABC):
         self._require(table)
         return self._load(table, equal)
 
+    def frame_of(self, table: str, span: Span) -> pd.DataFrame:
+        """Return the rows of a span in memory; times are naive UTC.
+
+        Raises:
+            MissingTableError: the table has not been written.
+        """
+        self._require(table)
+        return self._load(table, {}, span)
+
     def span(self, table: str, column: str) -> tuple[datetime, datetime] | None:
         """First and last time in a column, in UTC; None while the table is missing or empty."""
         return self._span(table, column) if self.exists(table) else None
@@ -148,14 +157,6 @@ class Platform(ABC):
     def columns(self, table: str) -> list[str]:
         """Names of the table's columns; none while it is missing."""
         return [field.name for field in self._schema(table)] if self.exists(table) else []
-
-    def per_hour(self, table: str, column: str, by: Sequence[str] = ()) -> pd.DataFrame:
-        """Rows for each hour of a time: `hour` (naive UTC), the columns `by`, `rows`."""
-        if not self.exists(table):
-            import pandas as pd
-
-            return pd.DataFrame({name: [] for name in ("hour", *by, "rows")})
-        return self._per_hour(table, column, by)
 
     def _require(self, table: str) -> None:
         if not self.exists(table):
@@ -172,13 +173,12 @@ class Platform(ABC):
         """All rows, or at least those of the span."""
 
     @abstractmethod
-    def _load(self, table: str, equal: Mapping[str, str]) -> pd.DataFrame: ...
+    def _load(
+        self, table: str, equal: Mapping[str, str], span: Span | None = None
+    ) -> pd.DataFrame: ...
 
     @abstractmethod
     def _span(self, table: str, column: str) -> tuple[datetime, datetime] | None: ...
-
-    @abstractmethod
-    def _per_hour(self, table: str, column: str, by: Sequence[str]) -> pd.DataFrame: ...
 
     @abstractmethod
     def version(self, table: str) -> int:

@@ -25,9 +25,9 @@ _USAGE, _PRICES = "system.billing.usage", "system.billing.list_prices"
 _INSERT = "WHEN NOT MATCHED THEN INSERT *"
 
 
-def _inside(span: Span) -> str:
+def _inside(span: Span, table: str = "t.") -> str:
     since, until = (f"TIMESTAMP '{time.isoformat()}'" for time in (span.since, span.until))
-    return f"t.`{span.column}` > {since} AND t.`{span.column}` <= {until}"
+    return f"{table}`{span.column}` > {since} AND {table}`{span.column}` <= {until}"
 
 
 class DatabricksPlatform(Platform):
@@ -57,12 +57,14 @@ class DatabricksPlatform(Platform):
     def _open(self, table: str, span: Span | None = None) -> DataFrame:
         return self.spark.table(self.full_name(table))
 
-    def _load(self, table: str, equal: Mapping[str, str]) -> pd.DataFrame:
+    def _load(self, table: str, equal: Mapping[str, str], span: Span | None = None) -> pd.DataFrame:
         from pyspark.sql import functions as F
 
         rows = self._open(table)
         for column, value in equal.items():
             rows = rows.where(F.col(column) == value)
+        if span is not None:
+            rows = rows.where(_inside(span, ""))
         return rows.toPandas()
 
     def _span(self, table: str, column: str) -> tuple[datetime, datetime] | None:
@@ -74,13 +76,6 @@ class DatabricksPlatform(Platform):
             return None
         first, last = (datetime.fromtimestamp(micros / 1e6, tz=UTC) for micros in row)
         return first, last
-
-    def _per_hour(self, table: str, column: str, by: Sequence[str]) -> pd.DataFrame:
-        from pyspark.sql import functions as F
-
-        hour = F.date_trunc("hour", column).alias("hour")
-        rows = self._open(table).where(F.col(column).isNotNull()).groupBy(hour, *by)
-        return rows.agg(F.count("*").alias("rows")).toPandas()
 
     def version(self, table: str) -> int:
         """Ask the table's history."""

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from deltalake import DeltaTable, Field, Schema
+from deltalake import DeltaTable, Field, Schema, write_deltalake
 
 from ..declarations import Column, FeatureTable
 from ..predictions import as_column
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
     from deltalake.table import TableMerger
+    from pyspark.pipelines.output import MaterializedView
     from pyspark.sql import DataFrame, SparkSession
     from pyspark.sql.types import StructType
 
@@ -110,10 +111,13 @@ class LocalPlatform(Platform):
             return self.spark.createDataFrame([], schema)
         return self.spark.read.schema(schema).parquet(*files)
 
-    def _load(self, table: str, equal: Mapping[str, str]) -> pd.DataFrame:
+    def _load(self, table: str, equal: Mapping[str, str], span: Span | None = None) -> pd.DataFrame:
         import pyarrow.compute as pc
 
-        rows = self._table(table).to_pyarrow_table()
+        limits: list[tuple[str, str, Any]] | None = None
+        if span is not None:
+            limits = [(span.column, ">", span.since), (span.column, "<=", span.until)]
+        rows = self._table(table).to_pyarrow_table(filters=limits)
         for column, value in equal.items():
             rows = rows.filter(pc.field(column) == value)
         return _naive(rows).to_pandas()
@@ -131,16 +135,6 @@ class LocalPlatform(Platform):
         times = delta.to_pyarrow_table(columns=[column], filters=outer)[column]
         ends = pc.min_max(times).as_py()
         return None if ends["min"] is None else (ends["min"], ends["max"])
-
-    def _per_hour(self, table: str, column: str, by: Sequence[str]) -> pd.DataFrame:
-        import pyarrow.compute as pc
-
-        rows = _naive(self._table(table).to_pyarrow_table(columns=[column, *by]))
-        rows = rows.filter(pc.is_valid(rows[column]))
-        hour = pc.floor_temporal(rows[column], unit="hour")
-        counted = rows.drop_columns([column]).append_column("hour", hour)
-        frame = counted.group_by(["hour", *by]).aggregate([([], "count_all")]).to_pandas()
-        return frame.rename(columns={"count_all": "rows"})
 
     def version(self, table: str) -> int:
         """Read the log."""
@@ -247,6 +241,24 @@ class LocalPlatform(Platform):
             clauses(merger).execute()
             for name in pending:
                 self._table(table).alter.set_column_metadata(name, {_PENDING: "false"})
+
+    def overwrite(self, table: MaterializedView, rows: DataFrame) -> None:
+        """Make a dataset of a pipeline exactly these rows, in one atomic commit."""
+        import pyarrow as pa
+        from pyspark.sql.types import StructType
+
+        asked = table.schema or rows.schema
+        schema = StructType.fromDDL(asked) if isinstance(asked, str) else asked
+        fields = pa.schema(Schema.from_json(schema.json()).to_arrow())
+        collected = rows.toArrow().select(fields.names).cast(fields)
+        with self._lock("write"):
+            write_deltalake(
+                self.path(table.name),
+                collected,
+                mode="overwrite",
+                schema_mode="overwrite",
+                description=table.comment,
+            )
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:

@@ -1,4 +1,7 @@
-"""Measure what came in, drift and, once labels are known, performance; say whether to retrain."""
+"""Measure what came in, drift and, once labels are known, performance; say whether to retrain.
+
+Labels and volumes come from the tables of pipelines/monitoring.py, which the job refreshes first.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +16,12 @@ from pyspark.sql import functions as F
 
 from .. import data_quality, performance
 from ..data_quality import ALL, Finding
-from ..datasets import labels, observations
+from ..datasets import observations
 from ..drift import Counts, Reference, count, count_rows, distances, from_json, stable_limits
 from ..metrics import gain
+from ..monitored import LABEL, SOURCE_VOLUME, judged_predictions_table
 from ..performance import Estimate
-from ..platform import Platform, naive
+from ..platform import Platform, Span, naive
 from ..registry import CHAMPION, Registry
 from ..retraining import Evidence, decayed, decide
 from ..tables import (
@@ -25,11 +29,10 @@ from ..tables import (
     DRIFT_METRICS,
     PERFORMANCE_METRICS,
     PREDICTIONS,
-    QUARANTINE,
     RETRAINING_DECISIONS,
     VALIDATION_RESULTS,
 )
-from ..team import PROBLEM
+from ..team import PROBLEM, own
 from . import TaskValues, entry_point
 from .ingest import SOURCES
 from .train import PROFILE_FILE
@@ -39,8 +42,8 @@ if TYPE_CHECKING:
 
 Row = tuple[object, ...]
 Recorded = Mapping[tuple[str, str], int]  # labelled rows by version and role
-PREDICTION, LABEL = "prediction", "label"
-ENTITY = PROBLEM.entity_key
+PREDICTION = "prediction"
+JUDGED_PREDICTIONS = own(judged_predictions_table(PROBLEM).name)
 TRAINING, PREVIOUS = "training", "previous"
 DAY = timedelta(days=1)
 
@@ -96,7 +99,7 @@ def run(
     start = min([window.before, *earlier], key=lambda one: one.since).since
     inputs = _features(references)
     made = _with_columns(made, inputs)
-    scored = _scored(platform, made, inputs, window, start)
+    scored = _scored(platform, registry.model, start, as_of)
     served = scored[scored["role"] == "champion"]
     if window.within(served).empty:
         raise LookupError(
@@ -115,9 +118,7 @@ def run(
     drift = _drift(references, counts[TRAINING], counts[PREVIOUS], window.days)
     quality = _sources(platform, window)
     quality += _inputs(references, counts[TRAINING])
-    same = window.within(served[served["model_version"].isin(alike)])["same"].all()
-    skewed = {} if same else _skew(platform, made, inputs, window)
-    quality += data_quality.skew(PREDICTIONS.name, skewed)
+    quality += data_quality.skew(PREDICTIONS.name, _skew(platform, made, inputs, window))
     arrived = _labelled(platform, registry.model, window, served)
     quality.append(arrived)
     baselines = _baselines(platform, registry)
@@ -216,25 +217,15 @@ def _with_columns(made: DataFrame, names: Sequence[str]) -> DataFrame:
     return made
 
 
-def _scored(
-    platform: Platform, made: DataFrame, names: Sequence[str], window: Window, start: datetime
-) -> pd.DataFrame:
-    """Predictions since `start`, with their label, which is missing unless it was known.
-
-    `same` says whether the row's features are those that training would look up.
-    """
-    known = labels(platform, window.as_of, start).select(F.col(ENTITY).alias("entity"), LABEL)
-    inputs = F.xxhash64(*names)
-    theirs = observations(platform, window.since, window.as_of).select(
-        F.col(ENTITY).alias("entity"), inputs.alias("theirs")
-    )
-    rows = Window(start, window.as_of).of(made).join(known, "entity", "left")
-    same = F.coalesce(inputs == F.col("theirs"), F.lit(True)).alias("same")
-    columns = ("model_version", "role", "predict_at", PREDICTION, *PROBLEM.gate.slices, LABEL)
-    found = rows.join(theirs, "entity", "left").select("entity", *columns, same).toPandas()
+def _scored(platform: Platform, model: str, start: datetime, as_of: datetime) -> pd.DataFrame:
+    """Predictions since `start`, with their label, which is missing unless it was known."""
+    span = Span("predict_at", start, as_of)
+    found = platform.frame_of(JUDGED_PREDICTIONS, span)
+    found = found[found["model"] == model]
+    known = found[LABEL].where(found["known_at"] <= naive(as_of))
     # In one order, so that sums of the same rows are the same to the last digit.
     order = ["model_version", "role", "entity"]
-    return found.sort_values(order, ignore_index=True).drop(columns="entity")
+    return found.assign(**{LABEL: known}).sort_values(order, ignore_index=True)
 
 
 def _drift(
@@ -275,15 +266,14 @@ def _drifted(drift: Iterable[Row]) -> list[str]:
 
 def _sources(platform: Platform, window: Window) -> list[Finding]:
     """Volume, freshness and quarantine of each source."""
-    bad = platform.per_hour(QUARANTINE.name, "available_at", ("source", "reason"))
-    bad = bad[bad["hour"] < naive(window.as_of)]
+    rows = platform.frame(own(SOURCE_VOLUME.name))
+    rows = rows[rows["hour"] < naive(window.as_of)]
     found = []
     for source in SOURCES:
-        rows = platform.per_hour(source.name, "available_at")
-        rows = rows[rows["hour"] < naive(window.as_of)]
-        found += data_quality.source(source.name, rows, window.since, window.as_of)
-        theirs = bad[bad["source"] == source.name]
-        found += data_quality.quarantined(source.name, theirs, rows, window.since)
+        theirs = rows[rows["source"] == source.name]
+        good, bad = theirs[theirs["reason"].isna()], theirs[theirs["reason"].notna()]
+        found += data_quality.source(source.name, good, window.since, window.as_of)
+        found += data_quality.quarantined(source.name, bad, good, window.since)
     return found
 
 
@@ -297,14 +287,18 @@ def _inputs(references: Mapping[str, Reference], now: Mapping[str, Counts]) -> l
 def _skew(
     platform: Platform, made: DataFrame, names: Sequence[str], window: Window
 ) -> dict[str, float]:
-    """Share of served rows whose feature is not what training would look up, by feature."""
+    """Share of served rows whose feature is not what training would look up, by feature.
+
+    Nothing when every row is the same.
+    """
     theirs = observations(platform, window.since, window.as_of).select(
         F.col(PROBLEM.entity_key).alias("entity"), *(F.col(n).alias(f"_{n}") for n in names)
     )
     both = window.of(made).where(F.col("role") == "champion").join(theirs, "entity")
     differ = (~F.col(n).eqNullSafe(F.col(f"_{n}")) for n in names)
     row = both.agg(*(F.mean(d.cast("double")) for d in differ)).first()
-    return {name: float(row[i] or 0.0) for i, name in enumerate(names)} if row else {}
+    shares = {name: float(row[i] or 0.0) for i, name in enumerate(names)} if row else {}
+    return shares if any(shares.values()) else {}
 
 
 def _labelled(platform: Platform, model: str, window: Window, served: pd.DataFrame) -> Finding:
