@@ -10,6 +10,7 @@ import runpy
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,14 +32,22 @@ _ONE_AT_A_TIME = threading.Lock()  # names and configuration are the session's
 _CONFIGURATION = {"spark.sql.autoBroadcastJoinThreshold": str(256 * 1024**2)}
 
 
+@dataclass(frozen=True)
+class Refresh:
+    """Names of the tables that a pipeline has written, and of those it has read."""
+
+    written: list[str]
+    read: list[str]
+
+
 class PipelineError(RuntimeError):
     """A pipeline that cannot run here."""
 
 
 def run_pipeline(
     files: Iterable[Path], configuration: Mapping[str, str], platform: LocalPlatform
-) -> list[str]:
-    """Compute every dataset that the files define, and replace its table; give the tables' names.
+) -> Refresh:
+    """Compute every dataset that the files define, and replace its table.
 
     Raises:
         PipelineError: there is something that only a workspace or `spark-pipelines` can run.
@@ -54,7 +63,7 @@ def run_pipeline(
             platform.each(lambda pair: platform.overwrite(*pair), tables)
         finally:
             graph.forget()
-        return [one.name for one, _ in tables]
+        return Refresh([one.name for one, _ in tables], sorted(graph.read))
 
 
 @contextmanager
@@ -79,6 +88,7 @@ class _Graph(GraphElementRegistry):
         self._platform = platform
         self._flows: dict[str, Flow] = {}
         self._asked: set[str] = set()
+        self.read: set[str] = set()
         self.tables: list[MaterializedView] = []
 
     def register_output(self, output: Output) -> None:
@@ -120,6 +130,7 @@ class _Graph(GraphElementRegistry):
                 found = self.rows(missing, (*inside, name))
             else:
                 found = self._platform.read(missing)
+                self.read.add(missing)
             found.createOrReplaceTempView(missing)
             self._asked.add(missing)
 

@@ -131,7 +131,7 @@ def _fetch(artifact: str) -> None:
         ]
         code = "\n".join([command[0], command[1] + command[2], *command[3:]])
         done = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, env=_environment()
+            [sys.executable, "-c", code], capture_output=True, text=True, env=environment()
         )
         found = [jar for jar in (ivy / "jars").glob("*.jar") if jar.name.startswith(_WANTED)]
         if done.returncode != 0 or not found:
@@ -152,7 +152,7 @@ def _fetch(artifact: str) -> None:
         fresh.rename(target)
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """Variables that Spark's launcher and its Python workers need."""
     home, _ = find_java_home()
     return os.environ | {
@@ -201,6 +201,15 @@ def _java_options() -> str:
     return f"{_JIT} -Xlog:disable {share}".strip()
 
 
+def configuration(warehouse: Path) -> dict[str, str]:
+    """Settings of a Spark with tables in this folder."""
+    return _CONFIGURATION | {
+        "spark.driver.extraJavaOptions": _java_options(),
+        "spark.driver.extraClassPath": os.pathsep.join(map(str, jars())),
+        "spark.sql.warehouse.dir": warehouse.as_uri(),
+    }
+
+
 def start_session(warehouse: Path) -> SparkSession:
     """Start the session of this process, or return the one that runs."""
     from pyspark.sql import SparkSession
@@ -208,16 +217,11 @@ def start_session(warehouse: Path) -> SparkSession:
     running = SparkSession.getActiveSession()
     if running is not None:
         return running
-    os.environ.update(_environment())
+    os.environ.update(environment())
     warehouse.mkdir(parents=True, exist_ok=True)
     builder = SparkSession.builder.appName("mlops")
-    for key, value in _CONFIGURATION.items():
+    for key, value in configuration(warehouse).items():
         builder = builder.config(key, value)
-    builder = (
-        builder.config("spark.driver.extraJavaOptions", _java_options())
-        .config("spark.driver.extraClassPath", os.pathsep.join(map(str, jars())))
-        .config("spark.sql.warehouse.dir", warehouse.as_uri())
-    )
     with _stderr_to(warehouse.parent / "spark.log"):
         return builder.getOrCreate()
 
