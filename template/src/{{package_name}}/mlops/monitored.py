@@ -55,7 +55,7 @@ def ddl(table: Table) -> str:
 def judged_predictions(
     problem: Problem, model: str, predictions: DataFrame, labels: DataFrame
 ) -> DataFrame:
-    """Add its label to each prediction of a model; `labels` are what the problem says of sources."""
+    """Add its label to each prediction of a model; `labels` are those of the problem."""
     entity = F.col(problem.entity_key).alias("entity")
     known = labels.select(entity, F.col(LABEL).cast("double").alias(LABEL), "known_at")
     columns = [column.name for column in judged_predictions_table(problem).columns]

@@ -77,6 +77,7 @@ def run_by_spark(
         **spark_configuration(written.path("")),
         "spark.sql.sources.default": "delta",
     }
+    del settings["spark.master"]  # the command starts a server, and talks to it
     lines = (f"{key} {value}\n" for key, value in settings.items())
     (folder / "conf" / "spark-defaults.conf").write_text("".join(lines))
     command = str(Path(sys.executable).with_name("spark-pipelines"))
