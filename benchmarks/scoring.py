@@ -67,7 +67,7 @@ def main() -> None:
     made = platform.frame("observations")
     frame = pd.concat([made] * (ROWS // len(made) + 1), ignore_index=True).head(ROWS)
     frame[key] = [f"{number}" for number in range(ROWS)]
-    first, last = (frame["predict_at"].agg(end).tz_localize("UTC") for end in (min, max))
+    first, last = (frame["predict_at"].agg(end).tz_localize("UTC") for end in ("min", "max"))
     asked = span("predict_at", first.to_pydatetime() - timedelta(1), last.to_pydatetime())
     frame["predict_at"] = frame["predict_at"].dt.tz_localize("UTC")
     said = {"model": "flights", "model_version": "1", "role": "champion", "as_of": asked.until}

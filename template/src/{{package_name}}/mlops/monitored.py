@@ -58,8 +58,12 @@ def judged_predictions(
     """Add its label to each prediction of a model; `labels` are those of the problem."""
     entity = F.col(problem.entity_key).alias("entity")
     known = labels.select(entity, F.col(LABEL).cast("double").alias(LABEL), "known_at")
-    columns = [column.name for column in judged_predictions_table(problem).columns]
     made = predictions.where(F.col("model") == model)
+    for column in judged_predictions_table(problem).columns:
+        if column.name not in (*predictions.columns, LABEL, "known_at"):
+            # A slice by a feature that no champion has been trained with yet.
+            made = made.withColumn(column.name, F.lit(None).cast(column.type))
+    columns = [column.name for column in judged_predictions_table(problem).columns]
     return made.join(known, "entity", "left").select(*columns)
 
 

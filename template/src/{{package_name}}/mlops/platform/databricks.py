@@ -88,7 +88,8 @@ class DatabricksPlatform(Platform):
         """Create a managed table."""
         name = self.full_name(table)
         columns = list(columns)
-        self.spark.sql(create_table_sql(name, columns, description))
+        if columns:
+            self.spark.sql(create_table_sql(name, columns, description))
         for column in self._undescribed(table, columns, self._schema(table)):
             comment = column.ddl.partition(" COMMENT ")[2]
             self.spark.sql(f"ALTER TABLE {name} ALTER COLUMN `{column.name}` COMMENT {comment}")

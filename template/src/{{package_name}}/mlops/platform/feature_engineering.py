@@ -87,6 +87,7 @@ def declare(platform: Platform, table: FeatureTable) -> None:
     if known.first() is not None:
         return
     for key in (*table.keys, KNOWN):
+        platform.spark.sql(f"DELETE FROM {name} WHERE `{key}` IS NULL")  # no look-up finds them
         platform.spark.sql(f"ALTER TABLE {name} ALTER COLUMN `{key}` SET NOT NULL")
     keys = ", ".join(f"`{key}`" for key in table.keys)
     platform.spark.sql(

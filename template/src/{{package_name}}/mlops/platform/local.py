@@ -176,8 +176,7 @@ class LocalPlatform(Platform):
 
     def _insert(self, table: str, rows: pa.Table, keys: Sequence[str], span: Span) -> None:
         if rows.num_rows:
-            inside = _inside(span)
-            self._write(table, rows, keys, lambda m: m.when_not_matched_insert_all(), inside)
+            self._write(table, rows, keys, lambda m: m.when_not_matched_insert_all(), span)
 
     def replace(self, table: str, rows: DataFrame, keys: Sequence[str], span: Span) -> None:
         """Collect the rows, and merge them over the span."""
@@ -216,13 +215,17 @@ class LocalPlatform(Platform):
         rows: pa.Table,
         keys: Sequence[str],
         clauses: Callable[[TableMerger], TableMerger],
-        where: str = "true",
+        span: Span | None = None,
     ) -> None:
         """Merge the rows; columns that the table lacks are added in a commit before.
+
+        Matches are looked for in the span, and rows of one that has none are only appended.
 
         A merge of delta-rs that adds columns gives the table another id, on which streams that
         follow it end. Until the rows are there, the columns are pending, and not told of.
         """
+        import pyarrow as pa
+
         match = " AND ".join(f"(t.`{key}` IS NOT DISTINCT FROM s.`{key}`)" for key in keys)
         with self._lock("write"):  # of two merges into a table at once, one would fail
             delta = self._table(table)
@@ -237,8 +240,15 @@ class LocalPlatform(Platform):
                 delta = self._table(table)
             fields = delta.schema().fields
             pending = [field.name for field in fields if field.metadata.get(_PENDING) == "true"]
-            merger = delta.merge(rows, f"{match} AND {where}", source_alias="s", target_alias="t")
-            clauses(merger).execute()
+            known = self._span(table, span.column) if span else None
+            if span and (known is None or known[1] <= span.since):
+                types = {field.name: field.type for field in pa.schema(delta.schema().to_arrow())}
+                named = pa.schema([(name, types[name]) for name in rows.column_names])
+                write_deltalake(delta, rows.cast(named), mode="append", schema_mode="merge")
+            else:
+                where = f"{match} AND {_inside(span)}" if span else match
+                merger = delta.merge(rows, where, source_alias="s", target_alias="t")
+                clauses(merger).execute()
             for name in pending:
                 self._table(table).alter.set_column_metadata(name, {_PENDING: "false"})
 
@@ -376,6 +386,7 @@ class LocalPlatform(Platform):
         )
         # Without the descriptions of the columns, which are those of another table.
         scored = pa.Table.from_arrays(found.columns, names=["entity", time, *features])
+        scored = scored.set_column(0, "entity", scored["entity"].cast(pa.string()))
         if rows.done is not None:
             done = rows.done.select("entity").toArrow()["entity"].combine_chunks()
             scored = scored.filter(pc.invert(pc.is_in(scored["entity"], done)))

@@ -64,6 +64,8 @@ def bring_up(platform: Platform, table: FeatureTable, as_of: datetime) -> None:
     if table.refresh == "stream":
         catch_up(platform, table, as_of)
     refresh(platform, table, as_of)
+    if platform.exists(table.name):
+        platform.declare(table)  # also one that was made by an older version, and has nothing new
 
 
 def refresh(platform: Platform, table: FeatureTable, as_of: datetime) -> None:
@@ -118,7 +120,8 @@ def _compute(
     known = Span("available_at", since - table.lookback, as_of)
     sources = {name: platform.read(name, known) for name in table.sources}
     keys = (*table.keys, "available_at")
-    rows = table.compute(since, as_of, **sources).select(*keys, *table.feature_names)
+    features = (F.col(column.name).cast(column.type) for column in table.features)
+    rows = table.compute(since, as_of, **sources).select(*keys, *features)
     rows = rows.dropna(subset=list(keys))  # no look-up would find them, and a primary key is whole
     types = dict(rows.dtypes)
     described = [Column(key, types[key], "Key") for key in table.keys]

@@ -46,6 +46,7 @@ PREDICTION = "prediction"
 JUDGED_PREDICTIONS = own(judged_predictions_table(PROBLEM).name)
 TRAINING, PREVIOUS = "training", "previous"
 DAY = timedelta(days=1)
+ENOUGH_DAYS = 7  # a week, so that each weekday is there
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,8 @@ def run(
         nowhere = np.zeros(len(values), dtype=int)
         counts[place][LABEL] = count(values, references[LABEL].bins, nowhere, 1)
 
-    drift = _drift(references, counts[TRAINING], counts[PREVIOUS], window.days)
+    days = _covered(served[served["model_version"].isin(alike)], window)
+    drift = _drift(references, counts[TRAINING], counts[PREVIOUS], window, days)
     quality = _sources(platform, window)
     quality += _inputs(references, counts[TRAINING])
     quality += data_quality.skew(PREDICTIONS.name, _skew(platform, made, inputs, window))
@@ -208,6 +210,12 @@ def _trained_alike(registry: Registry, champion: str, versions: Iterable[str]) -
     return [v for v in versions if v in known and set(registry.trained_with(v)) == inputs]
 
 
+def _covered(rows: pd.DataFrame, window: Window) -> int:
+    """Days of the window since the first of these rows, at least one."""
+    inside = window.within(rows)["predict_at"]
+    return 1 if inside.empty else max(-int((inside.min() - naive(window.as_of)) // DAY), 1)
+
+
 def _with_columns(made: DataFrame, names: Sequence[str]) -> DataFrame:
     """Predictions with these features, of which the champion's newest has not been recorded yet."""
     types = {column.name: column.type for column in PROBLEM.known_features}
@@ -232,15 +240,19 @@ def _drift(
     references: Mapping[str, Reference],
     now: Mapping[str, Counts],
     before: Mapping[str, Counts],
+    window: Window,
     days: int,
 ) -> list[Row]:
-    """Kind, column, reference, metric, value, threshold and whether it drifted."""
+    """Kind, column, reference, metric, value, threshold and whether it drifted.
+
+    `days` of the window have rows, at its end; few of them are told but not judged.
+    """
     rules = PROBLEM.retraining
     bins = {name: one.bins for name, one in references.items()}
     daily = {name: one.counts.rows for name, one in references.items()}
     limits = {
         TRAINING: stable_limits(bins, daily, days, rules.false_alarms),
-        PREVIOUS: stable_limits(bins, daily, days, rules.false_alarms, earlier=days),
+        PREVIOUS: stable_limits(bins, daily, days, rules.false_alarms, earlier=window.days),
     }
     rows: list[Row] = []
     for name, one in references.items():
@@ -251,7 +263,7 @@ def _drift(
         for place, base in compared.items():
             for metric, value in distances(one.bins, base, now[name]).items():
                 threshold = None
-                if metric == "psi":
+                if metric == "psi" and days >= min(window.days, ENOUGH_DAYS):
                     threshold = max(rules.psi, limits[place].get(name, 0.0))
                 drifted = threshold is not None and value > threshold
                 rows.append((kind, name, place, metric, value, threshold, drifted))
