@@ -8,6 +8,7 @@ computes the same tables in its process (`pipelines`), without the twenty second
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -80,7 +81,11 @@ def run_by_spark(
     del settings["spark.master"]  # the command starts a server, and talks to it
     lines = (f"{key} {value}\n" for key, value in settings.items())
     (folder / "conf" / "spark-defaults.conf").write_text("".join(lines))
-    command = str(Path(sys.executable).with_name("spark-pipelines"))
+    # Not beside the interpreter where `uv run --with` has laid an environment over the project's.
+    places = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", "")))
+    command = shutil.which("spark-pipelines", path=places)
+    if command is None:
+        raise PipelineError("spark-pipelines is not installed. Fix: make setup")
     done = subprocess.run(
         [command, "run", "--spec", str(folder / "spark-pipeline.yml")],
         env=environment() | {"SPARK_CONF_DIR": str(folder / "conf")},
