@@ -58,13 +58,18 @@ def judged_predictions(
     """Add its label to each prediction of a model; `labels` are those of the problem."""
     entity = F.col(problem.entity_key).alias("entity")
     known = labels.select(entity, F.col(LABEL).cast("double").alias(LABEL), "known_at")
-    made = predictions.where(F.col("model") == model)
-    for column in judged_predictions_table(problem).columns:
-        if column.name not in (*predictions.columns, LABEL, "known_at"):
-            # A slice by a feature that no champion has been trained with yet.
-            made = made.withColumn(column.name, F.lit(None).cast(column.type))
-    columns = [column.name for column in judged_predictions_table(problem).columns]
-    return made.join(known, "entity", "left").select(*columns)
+    made = predictions.where(F.col("model") == model).join(known, "entity", "left")
+    types = {column.name: column.type for column in judged_predictions_table(problem).columns}
+    return with_columns(made, types).select(*types)
+
+
+def with_columns(rows: DataFrame, types: Mapping[str, str]) -> DataFrame:
+    """Predictions with these columns; null are features that have not been recorded yet.
+
+    Which are missing is left to Spark: a pipeline may not ask for the columns of a table.
+    """
+    wanted = (F.lit(None).cast(kind).alias(name) for name, kind in types.items())
+    return rows.unionByName(rows.limit(0).select(*wanted), allowMissingColumns=True)
 
 
 def source_volume(sources: Mapping[str, DataFrame], quarantine: DataFrame) -> DataFrame:

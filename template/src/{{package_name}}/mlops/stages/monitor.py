@@ -19,7 +19,7 @@ from ..data_quality import ALL, Finding
 from ..datasets import observations
 from ..drift import Counts, Reference, count, count_rows, distances, from_json, stable_limits
 from ..metrics import gain
-from ..monitored import LABEL, SOURCE_VOLUME, judged_predictions_table
+from ..monitored import LABEL, SOURCE_VOLUME, judged_predictions_table, with_columns
 from ..performance import Estimate
 from ..platform import Platform, Span, naive
 from ..registry import CHAMPION, Registry
@@ -99,7 +99,8 @@ def run(
     made = platform.read(PREDICTIONS.name).where(F.col("model") == registry.model)
     start = min([window.before, *earlier], key=lambda one: one.since).since
     inputs = _features(references)
-    made = _with_columns(made, inputs)
+    types = {column.name: column.type for column in PROBLEM.known_features}
+    made = with_columns(made, {name: types.get(name, "double") for name in inputs})
     scored = _scored(platform, registry.model, start, as_of)
     served = scored[scored["role"] == "champion"]
     if window.within(served).empty:
@@ -214,15 +215,6 @@ def _covered(rows: pd.DataFrame, window: Window) -> int:
     """Days of the window since the first of these rows, at least one."""
     inside = window.within(rows)["predict_at"]
     return 1 if inside.empty else max(-int((inside.min() - naive(window.as_of)) // DAY), 1)
-
-
-def _with_columns(made: DataFrame, names: Sequence[str]) -> DataFrame:
-    """Predictions with these features, of which the champion's newest has not been recorded yet."""
-    types = {column.name: column.type for column in PROBLEM.known_features}
-    for name in names:
-        if name not in made.columns:
-            made = made.withColumn(name, F.lit(None).cast(types.get(name, "double")))
-    return made
 
 
 def _scored(platform: Platform, model: str, start: datetime, as_of: datetime) -> pd.DataFrame:
