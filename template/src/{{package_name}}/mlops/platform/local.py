@@ -88,9 +88,7 @@ class LocalPlatform(Platform):
         return DeltaTable.is_deltatable(str(self.path(table)))
 
     def _schema(self, table: str) -> StructType:
-        from pyspark.sql.types import StructType
-
-        return StructType.fromJson(json.loads(self._table(table).schema().to_json()))
+        return _spark_schema(self._table(table))
 
     def columns(self, table: str) -> list[str]:
         """Those that are not pending."""
@@ -98,7 +96,8 @@ class LocalPlatform(Platform):
         return [field.name for field in found if field.metadata.get(_PENDING) != "true"]
 
     def _open(self, table: str, span: Span | None = None) -> DataFrame:
-        delta, schema = self._table(table), self._schema(table)
+        delta = self._table(table)
+        schema = _spark_schema(delta)
         if span is None:
             files = [unquote(uri) for uri in delta.file_uris()]
         else:  # Spark would look into each file of a long history
@@ -114,27 +113,13 @@ class LocalPlatform(Platform):
     def _load(self, table: str, equal: Mapping[str, str], span: Span | None = None) -> pd.DataFrame:
         import pyarrow.compute as pc
 
-        limits: list[tuple[str, str, Any]] | None = None
-        if span is not None:
-            limits = [(span.column, ">", span.since), (span.column, "<=", span.until)]
-        rows = self._table(table).to_pyarrow_table(filters=limits)
+        rows = self._table(table).to_pyarrow_table(filters=_within(span) if span else None)
         for column, value in equal.items():
             rows = rows.filter(pc.field(column) == value)
         return _naive(rows).to_pandas()
 
     def _span(self, table: str, column: str) -> tuple[datetime, datetime] | None:
-        import pyarrow.compute as pc
-
-        delta, outer = self._table(table), None
-        files = _files(delta, column)
-        told = [(first, last) for _, first, last in files if first and last]
-        if told and len(told) == len(files):
-            low = min(first for first, _ in told) + _ROUNDING
-            high = max(last for _, last in told) - _ROUNDING
-            outer = (pc.field(column) <= low) | (pc.field(column) >= high)
-        times = delta.to_pyarrow_table(columns=[column], filters=outer)[column]
-        ends = pc.min_max(times).as_py()
-        return None if ends["min"] is None else (ends["min"], ends["max"])
+        return _ends(self._table(table), column)
 
     def version(self, table: str) -> int:
         """Read the log."""
@@ -240,7 +225,7 @@ class LocalPlatform(Platform):
                 delta = self._table(table)
             fields = delta.schema().fields
             pending = [field.name for field in fields if field.metadata.get(_PENDING) == "true"]
-            known = self._span(table, span.column) if span else None
+            known = _ends(delta, span.column) if span else None
             if span and (known is None or known[1] <= span.since):
                 types = {field.name: field.type for field in pa.schema(delta.schema().to_arrow())}
                 named = pa.schema([(name, types[name]) for name in rows.column_names])
@@ -308,7 +293,7 @@ class LocalPlatform(Platform):
                 limits.append(("available_at", ">", span.since - table.max_age))
             columns = [*table.keys, "available_at", *table.feature_names]
             known.append((table, delta.to_pyarrow_table(columns=columns, filters=limits)))
-            fields = self._schema(table.name)
+            fields = _spark_schema(delta)
             schema += [fields[name] for name in table.feature_names]
         found = lookup_in_memory(rows.toArrow(), span.column, known)
         return self.spark.createDataFrame(found if len(found) else [], StructType(schema))
@@ -381,8 +366,7 @@ class LocalPlatform(Platform):
 
         time = rows.span.column
         found = self._table(rows.table).to_pyarrow_table(
-            columns=[rows.key, time, *features],
-            filters=[(time, ">", rows.span.since), (time, "<=", rows.span.until)],
+            columns=[rows.key, time, *features], filters=_within(rows.span)
         )
         # Without the descriptions of the columns, which are those of another table.
         scored = pa.Table.from_arrays(found.columns, names=["entity", time, *features])
@@ -435,6 +419,31 @@ def predict(model: Any, inputs: pa.Table) -> pa.Array:
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         answers = pool.map(lambda part: as_column(model.predict(part)), parts)
         return pa.array(np.concatenate(list(answers)))
+
+
+def _spark_schema(delta: DeltaTable) -> StructType:
+    from pyspark.sql.types import StructType
+
+    return StructType.fromJson(json.loads(delta.schema().to_json()))
+
+
+def _within(span: Span) -> list[tuple[str, str, Any]]:
+    return [(span.column, ">", span.since), (span.column, "<=", span.until)]
+
+
+def _ends(delta: DeltaTable, column: str) -> tuple[datetime, datetime] | None:
+    """First and last time; of the rows, only those are read that may hold them."""
+    import pyarrow.compute as pc
+
+    files, outer = _files(delta, column), None
+    told = [(first, last) for _, first, last in files if first and last]
+    if told and len(told) == len(files):
+        low = min(first for first, _ in told) + _ROUNDING
+        high = max(last for _, last in told) - _ROUNDING
+        outer = (pc.field(column) <= low) | (pc.field(column) >= high)
+    times = delta.to_pyarrow_table(columns=[column], filters=outer)[column]
+    ends = pc.min_max(times).as_py()
+    return None if ends["min"] is None else (ends["min"], ends["max"])
 
 
 def _files(delta: DeltaTable, column: str) -> list[tuple[str, datetime | None, datetime | None]]:
