@@ -29,13 +29,6 @@ def _is_absent(error: MlflowException) -> bool:
     return error.error_code == "INVALID_PARAMETER_VALUE" and "not found" in str(error).lower()
 
 
-def _metadata(uri: str) -> Model:
-    """What MLflow wrote down beside a model."""
-    import mlflow
-
-    return mlflow.models.Model.load(mlflow.artifacts.download_artifacts(f"{uri}/MLmodel"))
-
-
 class Registry:
     """The model of this project in the platform's registry."""
 
@@ -45,7 +38,7 @@ class Registry:
         self.client: MlflowClient = MlflowClient()
         self.model = model or platform.full_name(PROBLEM.name)
         self._platform = platform
-        self._packed: dict[str, bool] = {}
+        self._read: dict[str, Model] = {}
 
     def at(self, alias: str) -> str | None:
         """Version that the alias points at, or None. Any other failure is raised."""
@@ -69,7 +62,7 @@ class Registry:
 
     def trained_with(self, version: str) -> list[str]:
         """Names of the features that the version was trained with, in order."""
-        signature = _metadata(self.uri(version)).signature
+        signature = self._metadata(self.uri(version)).signature
         inputs = signature.inputs.input_names() if signature and signature.inputs else []
         return [str(name) for name in inputs]
 
@@ -107,11 +100,17 @@ class Registry:
 
     def packed(self, version: str) -> bool:
         """Whether the version carries its look-ups, as a workspace's do."""
-        if version not in self._packed:
-            flavors = _metadata(f"models:/{self.model}/{version}").flavors
-            loader = flavors.get("python_function", {}).get("loader_module")
-            self._packed[version] = loader == LOADER
-        return self._packed[version]
+        flavors = self._metadata(f"models:/{self.model}/{version}").flavors
+        return bool(flavors.get("python_function", {}).get("loader_module") == LOADER)
+
+    def _metadata(self, uri: str) -> Model:
+        """What MLflow wrote down beside a model, which does not change."""
+        import mlflow
+
+        if uri not in self._read:
+            file = mlflow.artifacts.download_artifacts(f"{uri}/MLmodel")
+            self._read[uri] = mlflow.models.Model.load(file)
+        return self._read[uri]
 
     def uri(self, version: str) -> str:
         """URI that MLflow loads what predicts from features from."""
