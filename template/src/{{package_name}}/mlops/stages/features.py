@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from functools import partial, reduce
 
+from pyspark.sql import Column as SparkColumn
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -65,7 +66,7 @@ def bring_up(platform: Platform, table: FeatureTable, as_of: datetime) -> None:
         catch_up(platform, table, as_of)
     refresh(platform, table, as_of)
     if platform.exists(table.name):
-        platform.declare(table)  # also one that was made by an older version, and has nothing new
+        platform.declare(table)  # each time: it may have been made by an older version
 
 
 def refresh(platform: Platform, table: FeatureTable, as_of: datetime) -> None:
@@ -104,11 +105,11 @@ def catch_up(platform: Platform, table: FeatureTable, as_of: datetime) -> None:
 def _on_changes(
     table: FeatureTable, as_of: datetime, platform: Platform, changes: DataFrame, number: int
 ) -> None:
-    first = changes.agg(F.unix_micros(F.min("available_at"))).first()
+    first = time_of(changes, F.min("available_at"))
     done = platform.span(table.name, "available_at")
-    if first is None or first[0] is None or done is None:
+    if first is None or done is None:
         return  # the table is still empty: `refresh` computes all of it
-    since = datetime.fromtimestamp(first[0] / 1e6, tz=UTC) - timedelta(microseconds=1)
+    since = first - timedelta(microseconds=1)
     if since < as_of:
         _compute(platform, table, since, as_of, done[1])
 
@@ -128,7 +129,6 @@ def _compute(
     described.append(Column("available_at", "timestamp", "When the row became known"))
     owner = f" Owner: {table.owner}." if table.owner else ""
     platform.create(table.name, (*described, *table.features), table.description + owner)
-    platform.declare(table)
     if table.has_expectations:
         judged = platform.keep(judge_features(table, rows))
         _report(platform, table, judged, since, as_of)
@@ -149,6 +149,14 @@ def _report(
     if bad:
         platform.record(QUARANTINE, bad_rows(table, judged))
     platform.record(REFRESHES, [(table.name, as_of, since, rows, bad)])
+
+
+def time_of(rows: DataFrame, which: SparkColumn) -> datetime | None:
+    """A time that is an aggregate of the rows, such as the first, in UTC; None of no rows."""
+    row = rows.agg(F.unix_micros(which)).first()
+    if row is None or row[0] is None:
+        return None
+    return datetime.fromtimestamp(row[0] / 1e6, tz=UTC)
 
 
 def lateness(names: tuple[str, ...]) -> timedelta:
