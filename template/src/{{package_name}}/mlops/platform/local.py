@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
@@ -23,19 +24,20 @@ from ..declarations import Column, FeatureTable
 from ..predictions import as_column
 from ..tables import Table
 from .base import JobRun, Platform, Span, Unscored, schema_of
+from .in_parts import PART, in_order, parts_of
 from .spark import start_session
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
     from deltalake.table import TableMerger
+    from pyarrow.compute import Expression
     from pyspark.pipelines.output import MaterializedView
     from pyspark.sql import DataFrame, SparkSession
     from pyspark.sql.types import StructType
 
 _PENDING = "pending"  # a column whose values are being written: metadata of its field
 _ROUNDING = timedelta(milliseconds=1)  # of the times in a table's log, which are cut off
-_PART = 50_000  # rows that a thread predicts at a time
 CATALOG = "spark_catalog"  # the only catalog that open-source Spark lets Delta manage
 
 
@@ -157,11 +159,14 @@ class LocalPlatform(Platform):
 
     def insert(self, table: str, rows: DataFrame, keys: Sequence[str], span: Span) -> None:
         """Collect the rows, and add those that are new."""
-        self._insert(table, rows.toArrow(), keys, span)
+        collected = rows.toArrow()
+        if collected.num_rows:
+            self._insert(table, collected, keys, span)
 
-    def _insert(self, table: str, rows: pa.Table, keys: Sequence[str], span: Span) -> None:
-        if rows.num_rows:
-            self._write(table, rows, keys, lambda m: m.when_not_matched_insert_all(), span)
+    def _insert(
+        self, table: str, rows: pa.Table | pa.RecordBatchReader, keys: Sequence[str], span: Span
+    ) -> None:
+        self._write(table, rows, keys, lambda m: m.when_not_matched_insert_all(), span)
 
     def replace(self, table: str, rows: DataFrame, keys: Sequence[str], span: Span) -> None:
         """Collect the rows, and merge them over the span."""
@@ -197,7 +202,7 @@ class LocalPlatform(Platform):
     def _write(
         self,
         table: str,
-        rows: pa.Table,
+        rows: pa.Table | pa.RecordBatchReader,
         keys: Sequence[str],
         clauses: Callable[[TableMerger], TableMerger],
         span: Span | None = None,
@@ -228,7 +233,7 @@ class LocalPlatform(Platform):
             known = _ends(delta, span.column) if span else None
             if span and (known is None or known[1] <= span.since):
                 types = {field.name: field.type for field in pa.schema(delta.schema().to_arrow())}
-                named = pa.schema([(name, types[name]) for name in rows.column_names])
+                named = pa.schema([(name, types[name]) for name in rows.schema.names])
                 write_deltalake(delta, rows.cast(named), mode="append", schema_mode="merge")
             else:
                 where = f"{match} AND {_inside(span)}" if span else match
@@ -360,26 +365,35 @@ class LocalPlatform(Platform):
         features: Sequence[str],
         said: Mapping[str, str | datetime],
     ) -> None:
-        """Score in this process, without Spark: rows take longer through it than to predict."""
+        """Score in this process, without Spark: rows take longer through it than to predict.
+
+        They are read, predicted and written part by part at once, so that few are in memory.
+        """
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        time = rows.span.column
-        found = self._table(rows.table).to_pyarrow_table(
-            columns=[rows.key, time, *features], filters=_within(rows.span)
-        )
+        model, wanted = _load(model_uri), _within(rows.span)
         # Without the descriptions of the columns, which are those of another table.
-        scored = pa.Table.from_arrays(found.columns, names=["entity", time, *features])
-        scored = scored.set_column(0, "entity", scored["entity"].cast(pa.string()))
+        columns = {name: pc.field(name) for name in (rows.span.column, *features)}
+        columns = {"entity": pc.field(rows.key).cast(pa.string())} | columns
         if rows.done is not None:
             done = rows.done.select("entity").toArrow()["entity"].combine_chunks()
-            scored = scored.filter(pc.invert(pc.is_in(scored["entity"], done)))
-        if scored.num_rows:
-            answers = predict(_load(model_uri), _naive(scored.select(list(features))))
+            wanted &= ~columns["entity"].isin(done)
+
+        def answered(part: pa.Table) -> pa.RecordBatch:
+            inputs = _naive(part.select(list(features))).to_pandas()
+            part = part.append_column("prediction", pa.array(as_column(model.predict(inputs))))
             for name, value in said.items():
-                scored = scored.append_column(name, pa.repeat(value, len(answers)))
-            scored = scored.append_column("prediction", answers)
-            self._insert(table.name, scored, table.keys, rows.span)
+                part = part.append_column(name, pa.repeat(value, len(part)))
+            return part.to_batches()[0]
+
+        found = self._table(rows.table).to_pyarrow_dataset()
+        batches = found.to_batches(columns=columns, filter=wanted, batch_size=PART)
+        scored = in_order(answered, parts_of(batches))
+        first = next(scored, None)
+        if first is not None:
+            made = pa.RecordBatchReader.from_batches(first.schema, chain([first], scored))
+            self._insert(table.name, made, table.keys, rows.span)
 
     def user(self) -> str:
         """Ask the operating system."""
@@ -409,26 +423,16 @@ def _load(model_uri: str) -> Any:
     return mlflow.pyfunc.load_model(model_uri)
 
 
-def predict(model: Any, inputs: pa.Table) -> pa.Array:
-    """The model's answers, a double a row; parts are computed at once, which trees allow."""
-    import numpy as np
-    import pyarrow as pa
-
-    frame = inputs.to_pandas()
-    parts = [frame[first : first + _PART] for first in range(0, len(frame), _PART)]
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        answers = pool.map(lambda part: as_column(model.predict(part)), parts)
-        return pa.array(np.concatenate(list(answers)))
-
-
 def _spark_schema(delta: DeltaTable) -> StructType:
     from pyspark.sql.types import StructType
 
     return StructType.fromJson(json.loads(delta.schema().to_json()))
 
 
-def _within(span: Span) -> list[tuple[str, str, Any]]:
-    return [(span.column, ">", span.since), (span.column, "<=", span.until)]
+def _within(span: Span) -> Expression:
+    import pyarrow.compute as pc
+
+    return (pc.field(span.column) > span.since) & (pc.field(span.column) <= span.until)
 
 
 def _ends(delta: DeltaTable, column: str) -> tuple[datetime, datetime] | None:
