@@ -18,7 +18,7 @@ from typing import Any
 from .bundle import Bundle
 from .datasets import OBSERVATIONS
 from .jobs import Runner, TaskEvent
-from .platform.local import LocalPlatform
+from .platform.local import JOB_RUNS, LocalPlatform
 from .registry import CHAMPION, SHADOW, Registry
 from .team import PROBLEM, code_digest, own
 
@@ -104,9 +104,10 @@ class Journal:
 
 
 def clear(home: Path) -> None:
-    """Remove the tables, runs and models of this machine; the journal goes first."""
+    """Remove the tables, models and runs of this machine; the journal goes first."""
     for journal in home.glob("*lifecycle.jsonl"):  # of other models too: their tables go as well
         journal.unlink()
+    (home / JOB_RUNS).unlink(missing_ok=True)
     for name in ("warehouse", "artifacts", "files"):
         shutil.rmtree(home / name, ignore_errors=True)
     for database in home.glob("mlflow.db*"):

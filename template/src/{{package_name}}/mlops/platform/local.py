@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 _PENDING = "pending"  # a column whose values are being written: metadata of its field
 _ROUNDING = timedelta(milliseconds=1)  # of the times in a table's log, which are cut off
+JOB_RUNS = "job_runs.jsonl"
 CATALOG = "spark_catalog"  # the only catalog that open-source Spark lets Delta manage
 
 
@@ -345,7 +346,7 @@ class LocalPlatform(Platform):
 
     @property
     def _runs(self) -> Path:
-        return self.home / "job_runs.jsonl"
+        return self.home / JOB_RUNS
 
     # -- models ---------------------------------------------------------------------------------
     def use_experiment(self, name: str) -> None:
