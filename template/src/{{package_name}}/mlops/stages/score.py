@@ -12,6 +12,8 @@ from ..registry import CHAMPION, SHADOW, Registry
 from ..tables import PREDICTIONS
 from ..team import PROBLEM
 from . import TaskValues, entry_point
+from .features import time_of
+from .ingest import BEGINNING
 
 
 def run(
@@ -23,14 +25,16 @@ def run(
 ) -> TaskValues:
     """Score the predictions due in (since, as_of] that have not been made yet.
 
-    The window is `scoring_window` of the problem unless `since` is given. A version under the
-    alias `shadow` is scored on the same rows, and only recorded.
+    The window is `scoring_window` of the problem, and reaches back to the last prediction when
+    runs were left out, unless `since` is given. A version under the alias `shadow` is scored on the
+    same rows, and only recorded.
     """
     registry = Registry(platform, model_name)
     champion = require_champion(registry)
-    since = since or as_of - PROBLEM.scoring_window
     require_fresh(platform, as_of)
-    predict(platform, registry, since, as_of)
+    window = as_of - PROBLEM.scoring_window
+    since = since or min(window, last_scored(platform, registry.model) or window)
+    predict(platform, registry, since, as_of, as_of)
     return {"model_version": champion}
 
 
@@ -50,13 +54,33 @@ def require_champion(registry: Registry) -> str:
     return champion
 
 
-def predict(platform: Platform, registry: Registry, since: datetime, as_of: datetime) -> None:
-    """Score observations of (since, as_of] that have no prediction yet, and keep the answers."""
+def last_scored(platform: Platform, model: str) -> datetime | None:
+    """When the last prediction of the model's champions was due."""
+    ends = platform.span(PREDICTIONS.name, "predict_at")
+    if ends is None:
+        return None
+    theirs = (F.col("model") == model) & (F.col("role") == "champion")
+    # Of several models this one may have come less far than the others; else a few files tell.
+    for since in (ends[1] - PROBLEM.scoring_window, BEGINNING):
+        rows = platform.read(PREDICTIONS.name, Span("predict_at", since, ends[1]))
+        last = time_of(rows.where(theirs), F.max("predict_at"))
+        if last is not None:
+            return last
+    return None
+
+
+def predict(
+    platform: Platform, registry: Registry, since: datetime, until: datetime, as_of: datetime
+) -> None:
+    """Score observations of (since, until] that have no prediction yet, and keep the answers.
+
+    `as_of` is the time of the run, which is written down.
+    """
     champion, shadow = require_champion(registry), registry.at(SHADOW)
     platform.create(PREDICTIONS.name, PREDICTIONS.columns, PREDICTIONS.description)
-    _predict(platform, registry, champion, "champion", since, as_of)
+    _predict(platform, registry, champion, "champion", Span("predict_at", since, until), as_of)
     if shadow is not None and shadow != champion:
-        _predict(platform, registry, shadow, "shadow", since, as_of)
+        _predict(platform, registry, shadow, "shadow", Span("predict_at", since, until), as_of)
 
 
 def _predict(
@@ -64,20 +88,19 @@ def _predict(
     registry: Registry,
     version: str,
     role: str,
-    since: datetime,
+    span: Span,
     as_of: datetime,
 ) -> None:
     """Add the predictions of one version for the rows that lack one."""
     inputs, done = registry.inputs(version), None
     made = platform.span(PREDICTIONS.name, "predict_at")
-    if made and made[1] > since:
+    if made and made[1] > span.since:
         # A served prediction stands, whatever version is champion when a run is repeated.
         same = F.col("role") == role
         if role != "champion":
             same = F.col("model_version") == version
         done = platform.read(PREDICTIONS.name).where(F.col("model") == registry.model)
-        done = done.where(same & (F.col("predict_at") > since))
-    span = Span("predict_at", since, as_of)
+        done = done.where(same & (F.col("predict_at") > span.since))
     said: dict[str, str | datetime]
     said = {"model": registry.model, "model_version": version, "role": role, "as_of": as_of}
     rows = Unscored(OBSERVATIONS, span, PROBLEM.entity_key, done)
