@@ -87,18 +87,24 @@ def judge_features(table: FeatureTable, rows: DataFrame) -> DataFrame:
                 f"Feature table {table.name}: `compute` gives {column.name} as {what}, its "
                 f"declaration says {column.type}. Fix: change one of them in features/."
             )
-    reasons = F.array_compact(F.array(*_broken(table.features)))
+    keys = (F.when(F.col(key).isNull(), F.lit(f"key {key} is missing")) for key in table.keys)
+    reasons = F.array_compact(F.array(*keys, *_broken(table.features)))
     return rows.select(*rows.columns, reasons.alias("reasons"))
 
 
 def _broken(columns: Iterable[Column]) -> list[SparkColumn]:
-    """For each demand on a column: what is wrong, null when the row meets it."""
+    """For each demand on a column: what is wrong, null when the row meets it.
+
+    To Spark NaN is a value, and more than any other; here it is missing, and meets no check.
+    """
     reasons = []
     for column in columns:
+        value = F.col(column.name)
+        nan = F.isnan(value) if column.type in ("double", "float") else F.lit(False)
         if not column.nullable:
-            reasons.append(F.when(F.col(column.name).isNull(), F.lit(f"{column.name} is missing")))
+            reasons.append(F.when(value.isNull() | nan, F.lit(f"{column.name} is missing")))
         if column.check:
-            good = F.coalesce(F.expr(column.check), F.lit(True))
+            good = F.coalesce(F.expr(column.check), F.lit(True)) & ~F.coalesce(nan, F.lit(False))
             reasons.append(F.when(~good, F.lit(f"not {column.check}")))
     return reasons
 

@@ -23,9 +23,9 @@ class Column:
     """One documented column.
 
     `type` is a Spark SQL type. `check` is a Spark SQL condition that a good row meets (null passes
-    it); `nullable=False` demands a value. `default` is what a lookup of a feature gives where it
-    finds no value; a default is not checked. A `retired` feature is kept up for versions that
-    were trained with it; new ones are trained without.
+    it, NaN does not); `nullable=False` demands a value, which NaN is not. `default` is what a
+    lookup of a feature gives where it finds no value; a default is not checked. A `retired` feature
+    is kept up for versions that were trained with it; new ones are trained without.
     """
 
     name: str

@@ -120,10 +120,10 @@ def _compute(
     """Compute the rows known in (since, as_of] and put them in place of those that are there."""
     known = Span("available_at", since - table.lookback, as_of)
     sources = {name: platform.read(name, known) for name in table.sources}
-    keys = (*table.keys, "available_at")
+    keys = [*table.keys, "available_at"]
     features = (F.col(column.name).cast(column.type) for column in table.features)
     rows = table.compute(since, as_of, **sources).select(*keys, *features)
-    rows = rows.dropna(subset=list(keys))  # no look-up would find them, and a primary key is whole
+    rows = rows.dropna(subset=["available_at"])
     types = dict(rows.dtypes)
     described = [Column(key, types[key], "Key") for key in table.keys]
     described.append(Column("available_at", "timestamp", "When the row became known"))
@@ -133,6 +133,7 @@ def _compute(
         judged = platform.keep(judge_features(table, rows))
         _report(platform, table, judged, since, as_of)
         rows = good_rows(judged)
+    rows = rows.dropna(subset=keys)  # no look-up would find them, and a primary key is whole
     span = Span("available_at", since, as_of)
     if since < done:
         platform.replace(table.name, rows, keys, span)
@@ -147,7 +148,8 @@ def _report(
     counts = judged.agg(F.count("*"), F.count_if(F.size("reasons") > 0)).first()
     rows, bad = counts or (0, 0)
     if bad:
-        platform.record(QUARANTINE, bad_rows(table, judged))
+        rejected = bad_rows(table, judged).dropDuplicates(list(QUARANTINE.keys))
+        platform.record(QUARANTINE, rejected)
     platform.record(REFRESHES, [(table.name, as_of, since, rows, bad)])
 
 
