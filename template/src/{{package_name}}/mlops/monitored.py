@@ -69,7 +69,7 @@ def with_columns(rows: DataFrame, types: Mapping[str, str]) -> DataFrame:
     Which are missing is left to Spark: a pipeline may not ask for the columns of a table.
     """
     wanted = (F.lit(None).cast(kind).alias(name) for name, kind in types.items())
-    return rows.unionByName(rows.limit(0).select(*wanted), allowMissingColumns=True)
+    return rows.unionByName(rows.where(F.lit(False)).select(*wanted), allowMissingColumns=True)
 
 
 def source_volume(sources: Mapping[str, DataFrame], quarantine: DataFrame) -> DataFrame:
