@@ -6,6 +6,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -43,3 +44,27 @@ def in_order(
                 yield begun.popleft().result()
         while begun:
             yield begun.popleft().result()
+
+
+@contextmanager
+def handed_over(
+    schema: pa.Schema, parts: Iterator[pa.RecordBatch]
+) -> Iterator[pa.RecordBatchReader]:
+    """The parts for a writer that is not Python: what they raise comes out as it was raised."""
+    import pyarrow as pa
+
+    raised: list[BaseException] = []
+
+    def watched() -> Iterator[pa.RecordBatch]:
+        try:
+            yield from parts
+        except (Exception, KeyboardInterrupt) as error:
+            raised.append(error)
+            raise
+
+    try:
+        yield pa.RecordBatchReader.from_batches(schema, watched())
+    except Exception:
+        if raised:
+            raise raised[0] from None
+        raise
