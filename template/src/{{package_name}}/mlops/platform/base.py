@@ -78,6 +78,14 @@ def naive(time: datetime) -> pd.Timestamp:
     return pd.Timestamp(time).tz_convert(None)
 
 
+def doubled(table: str, keys: Sequence[str]) -> str:
+    """What is wrong with rows that have the same keys."""
+    return (
+        f"Table {table}: several rows have the same {', '.join(keys)}. Fix: let `compute` give one "
+        "row for each."
+    )
+
+
 def schema_of(columns: Iterable[Column]) -> StructType:
     """The columns as Spark's schema."""
     return _parsed(", ".join(column.ddl for column in columns))
@@ -232,11 +240,18 @@ class Platform(ABC):
 
         All rows are of the span, and only there they are looked for: the cost does not grow with
         the table.
+
+        Raises:
+            ValueError: several of the rows have the same keys.
         """
 
     @abstractmethod
     def replace(self, table: str, rows: DataFrame, keys: Sequence[str], span: Span) -> None:
-        """Make the rows with a time in the span exactly these, in one atomic commit."""
+        """Make the rows with a time in the span exactly these, in one atomic commit.
+
+        Raises:
+            ValueError: several of the rows have the same keys.
+        """
 
     @abstractmethod
     def merge_rows(self, table: Table, rows: list[tuple[object, ...]]) -> None:

@@ -12,7 +12,7 @@ from uuid import uuid4
 from ..declarations import Column, FeatureTable
 from ..tables import Table, create_table_sql
 from . import feature_engineering
-from .base import JobRun, LookedUp, Platform, Span, Unscored
+from .base import JobRun, LookedUp, Platform, Span, Unscored, doubled
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,6 +23,17 @@ if TYPE_CHECKING:
 
 _USAGE, _PRICES = "system.billing.usage", "system.billing.list_prices"
 _INSERT = "WHEN NOT MATCHED THEN INSERT *"
+
+
+def _distinct(table: str, rows: DataFrame, keys: Sequence[str]) -> DataFrame:
+    """The rows; writing them fails when several have the same keys."""
+    from pyspark.sql import Window
+    from pyspark.sql import functions as F
+
+    copies = F.count("*").over(Window.partitionBy(*keys))
+    broken = F.raise_error(doubled(table, keys)).cast("boolean")
+    alone = F.when(F.col("_copies") > 1, broken).otherwise(F.lit(True))
+    return rows.withColumn("_copies", copies).where(alone).drop("_copies")
 
 
 def _inside(span: Span, table: str = "t.") -> str:
@@ -108,11 +119,12 @@ class DatabricksPlatform(Platform):
 
     def insert(self, table: str, rows: DataFrame, keys: Sequence[str], span: Span) -> None:
         """Run one MERGE."""
-        self._merge(table, rows, keys, _INSERT, where=_inside(span))
+        self._merge(table, _distinct(table, rows, keys), keys, _INSERT, where=_inside(span))
 
     def replace(self, table: str, rows: DataFrame, keys: Sequence[str], span: Span) -> None:
         """Run one MERGE."""
         gone = f"WHEN NOT MATCHED BY SOURCE AND {_inside(span)} THEN DELETE"
+        rows = _distinct(table, rows, keys)
         self._merge(table, rows, keys, "WHEN MATCHED THEN UPDATE SET *", _INSERT, gone)
 
     def _merge(

@@ -23,8 +23,8 @@ from deltalake import DeltaTable, Field, Schema, write_deltalake
 from ..declarations import Column, FeatureTable
 from ..predictions import as_column
 from ..tables import Table
-from .base import JobRun, Platform, Span, Unscored, schema_of
-from .in_parts import PART, in_order, parts_of
+from .base import JobRun, Platform, Span, Unscored, doubled, schema_of
+from .in_parts import PART, handed_over, in_order, parts_of
 from .spark import start_session
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from deltalake.table import TableMerger
     from pyarrow.compute import Expression
+    from pyarrow.dataset import Dataset
     from pyspark.pipelines.output import MaterializedView
     from pyspark.sql import DataFrame, SparkSession
     from pyspark.sql.types import StructType
@@ -116,7 +117,7 @@ class LocalPlatform(Platform):
     def _load(self, table: str, equal: Mapping[str, str], span: Span | None = None) -> pd.DataFrame:
         import pyarrow.compute as pc
 
-        rows = self._table(table).to_pyarrow_table(filters=_within(span) if span else None)
+        rows = _rows(self._table(table)).to_table(filter=_within(span) if span else None)
         for column, value in equal.items():
             rows = rows.filter(pc.field(column) == value)
         return _naive(rows).to_pandas()
@@ -162,6 +163,7 @@ class LocalPlatform(Platform):
         """Collect the rows, and add those that are new."""
         collected = rows.toArrow()
         if collected.num_rows:
+            _require_distinct(table, collected, keys)
             self._insert(table, collected, keys, span)
 
     def _insert(
@@ -176,7 +178,9 @@ class LocalPlatform(Platform):
             merger = merger.when_matched_update_all().when_not_matched_insert_all()
             return merger.when_not_matched_by_source_delete(_inside(span))
 
-        self._write(table, rows.toArrow(), keys, clauses)
+        collected = rows.toArrow()
+        _require_distinct(table, collected, keys)
+        self._write(table, collected, keys, clauses)
 
     def merge_rows(self, table: Table, rows: list[tuple[object, ...]]) -> None:
         """Merge them without Spark."""
@@ -286,6 +290,7 @@ class LocalPlatform(Platform):
 
     def look_up(self, rows: DataFrame, span: Span, tables: Sequence[FeatureTable]) -> DataFrame:
         """Look the features up in memory: Spark would sort ten times as long."""
+        import pyarrow.compute as pc
         from pyspark.sql.types import StructType
 
         from ..point_in_time import lookup_in_memory
@@ -294,11 +299,11 @@ class LocalPlatform(Platform):
         for table in tables:
             self._require(table.name)
             delta = self._table(table.name)
-            limits: list[tuple[str, str, Any]] = [("available_at", "<=", span.until)]
+            limits = pc.field("available_at") <= span.until
             if table.max_age is not None:
-                limits.append(("available_at", ">", span.since - table.max_age))
+                limits &= pc.field("available_at") > span.since - table.max_age
             columns = [*table.keys, "available_at", *table.feature_names]
-            known.append((table, delta.to_pyarrow_table(columns=columns, filters=limits)))
+            known.append((table, _rows(delta).to_table(columns=columns, filter=limits)))
             fields = _spark_schema(delta)
             schema += [fields[name] for name in table.feature_names]
         found = lookup_in_memory(rows.toArrow(), span.column, known)
@@ -368,7 +373,7 @@ class LocalPlatform(Platform):
     ) -> None:
         """Score in this process, without Spark: rows take longer through it than to predict.
 
-        They are read, predicted and written part by part at once, so that few are in memory.
+        They are read, predicted and written at once, part by part.
         """
         import pyarrow as pa
         import pyarrow.compute as pc
@@ -388,13 +393,13 @@ class LocalPlatform(Platform):
                 part = part.append_column(name, pa.repeat(value, len(part)))
             return part.to_batches()[0]
 
-        found = self._table(rows.table).to_pyarrow_dataset()
+        found = _rows(self._table(rows.table))
         batches = found.to_batches(columns=columns, filter=wanted, batch_size=PART)
         scored = in_order(answered, parts_of(batches))
         first = next(scored, None)
         if first is not None:
-            made = pa.RecordBatchReader.from_batches(first.schema, chain([first], scored))
-            self._insert(table.name, made, table.keys, rows.span)
+            with handed_over(first.schema, chain([first], scored)) as made:
+                self._insert(table.name, made, table.keys, rows.span)
 
     def user(self) -> str:
         """Ask the operating system."""
@@ -430,6 +435,18 @@ def _spark_schema(delta: DeltaTable) -> StructType:
     return StructType.fromJson(json.loads(delta.schema().to_json()))
 
 
+def _rows(delta: DeltaTable) -> Dataset:
+    """The table for Arrow, by Arrow's own file system.
+
+    That of delta-rs is written in Python. A thread of Arrow that lets go of it while Python ends
+    aborts the process (Arrow's issue 34314), which happened to every tenth that ended with a read.
+    """
+    from pyarrow.fs import FileSystem, SubTreeFileSystem
+
+    system, folder = FileSystem.from_uri(delta.table_uri)
+    return delta.to_pyarrow_dataset(filesystem=SubTreeFileSystem(folder, system))
+
+
 def _within(span: Span) -> Expression:
     import pyarrow.compute as pc
 
@@ -446,7 +463,7 @@ def _ends(delta: DeltaTable, column: str) -> tuple[datetime, datetime] | None:
         low = min(first for first, _ in told) + _ROUNDING
         high = max(last for _, last in told) - _ROUNDING
         outer = (pc.field(column) <= low) | (pc.field(column) >= high)
-    times = delta.to_pyarrow_table(columns=[column], filters=outer)[column]
+    times = _rows(delta).to_table(columns=[column], filter=outer)[column]
     ends = pc.min_max(times).as_py()
     return None if ends["min"] is None else (ends["min"], ends["max"])
 
@@ -461,6 +478,15 @@ def _files(delta: DeltaTable, column: str) -> list[tuple[str, datetime | None, d
         return [(path, None, None) for path in actions["path"].to_pylist()]
     found = zip(*(actions[name].to_pylist() for name in names), strict=True)
     return [(path, first, last and last + _ROUNDING) for path, first, last in found]
+
+
+def _require_distinct(table: str, rows: pa.Table, keys: Sequence[str]) -> None:
+    import pyarrow.compute as pc
+
+    counted = rows.select(keys).group_by(keys).aggregate([([], "count_all")])
+    copies = counted.filter(pc.field("count_all") > 1)
+    if copies.num_rows:
+        raise ValueError(f"{doubled(table, keys)} Such as: {copies.slice(0, 1).to_pylist()[0]}.")
 
 
 def _delta_schema(columns: Iterable[Column]) -> Schema:
