@@ -9,6 +9,7 @@ from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
 from .declarations import Column, FeatureTable, Source
+from .tables import QUARANTINE
 
 
 class ContractError(ValueError):
@@ -104,7 +105,7 @@ def _broken(columns: Iterable[Column]) -> list[SparkColumn]:
         if not column.nullable:
             reasons.append(F.when(value.isNull() | nan, F.lit(f"{column.name} is missing")))
         if column.check:
-            good = F.coalesce(F.expr(column.check), F.lit(True)) & ~F.coalesce(nan, F.lit(False))
+            good = F.coalesce(F.expr(column.check), F.lit(True)) & ~nan
             reasons.append(F.when(~good, F.lit(f"not {column.check}")))
     return reasons
 
@@ -115,12 +116,13 @@ def good_rows(judged: DataFrame) -> DataFrame:
 
 
 def bad_rows(source: Source | FeatureTable, judged: DataFrame) -> DataFrame:
-    """The rows that do not, as rows of the quarantine table."""
+    """The rows that do not, as rows of the quarantine table; of equal ones there is one."""
     columns = [name for name in judged.columns if name not in ("reasons", "_order")]
     row = F.to_json(F.struct(*columns))
-    return judged.where(F.size("reasons") > 0).select(
+    bad = judged.where(F.size("reasons") > 0).select(
         F.lit(source.name).alias("source"),
         row.alias("row"),
         F.concat_ws("; ", "reasons").alias("reason"),
         "available_at",
     )
+    return bad.dropDuplicates(list(QUARANTINE.keys))

@@ -148,8 +148,7 @@ def _report(
     counts = judged.agg(F.count("*"), F.count_if(F.size("reasons") > 0)).first()
     rows, bad = counts or (0, 0)
     if bad:
-        rejected = bad_rows(table, judged).dropDuplicates(list(QUARANTINE.keys))
-        platform.record(QUARANTINE, rejected)
+        platform.record(QUARANTINE, bad_rows(table, judged))
     platform.record(REFRESHES, [(table.name, as_of, since, rows, bad)])
 
 

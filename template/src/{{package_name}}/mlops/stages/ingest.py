@@ -56,9 +56,8 @@ def bring_in(platform: Platform, sources: Sequence[Source], as_of: datetime) -> 
     if not read:
         return
     bad = (bad_rows(source, rows) for source, rows in zip(read, judged, strict=True))
-    rejected = reduce(DataFrame.unionByName, bad).dropDuplicates(list(QUARANTINE.keys))
     # Quarantine first: the bronze table is the record of how far this source has come.
-    platform.record(QUARANTINE, rejected)
+    platform.record(QUARANTINE, reduce(DataFrame.unionByName, bad))
 
     def write(pair: tuple[Source, DataFrame]) -> None:
         source, rows = pair
@@ -81,8 +80,7 @@ def _take_in(platform: Platform, source: Source, followed: bool) -> None:
 def _take_batch(source: Source, platform: Platform, rows: DataFrame, number: int) -> None:
     """Merge one batch in; one that comes again, after a crash, changes nothing."""
     judged = platform.keep(judge_stream(source, rows))
-    bad = bad_rows(source, judged).dropDuplicates(list(QUARANTINE.keys))
-    platform.record(QUARANTINE, bad)
+    platform.record(QUARANTINE, bad_rows(source, judged))
     last = last_rows(source, good_rows(judged))
     platform.merge(source.name, last, source.keys, latest_by="available_at")
 
