@@ -242,7 +242,7 @@ class Platform(ABC):
         the table.
 
         Raises:
-            ValueError: several of the rows have the same keys.
+            ValueError: several of the rows have the same keys; on a workspace Spark's own error.
         """
 
     @abstractmethod
@@ -250,7 +250,7 @@ class Platform(ABC):
         """Make the rows with a time in the span exactly these, in one atomic commit.
 
         Raises:
-            ValueError: several of the rows have the same keys.
+            ValueError: several of the rows have the same keys; on a workspace Spark's own error.
         """
 
     @abstractmethod

@@ -78,9 +78,10 @@ def predict(
     """
     champion, shadow = require_champion(registry), registry.at(SHADOW)
     platform.create(PREDICTIONS.name, PREDICTIONS.columns, PREDICTIONS.description)
-    _predict(platform, registry, champion, "champion", Span("predict_at", since, until), as_of)
+    due = Span("predict_at", since, until)
+    _predict(platform, registry, champion, "champion", due, as_of)
     if shadow is not None and shadow != champion:
-        _predict(platform, registry, shadow, "shadow", Span("predict_at", since, until), as_of)
+        _predict(platform, registry, shadow, "shadow", due, as_of)
 
 
 def _predict(
