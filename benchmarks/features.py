@@ -1,8 +1,11 @@
-"""How features scale: a new day after a longer history, and the as-of join against DuckDB's.
+"""How features scale: a new day after a longer history, and the point-in-time join.
 
-Run by a project's Python, which has Spark; DuckDB comes with `--with`:
+The join is compared with DuckDB's plain as-of join, which is not given a limit of memory and does
+not sort; and its memory, from tables to a table, with itself on more rows.
 
-    cd build/demo && uv run --with duckdb python ../../benchmarks/features.py
+Run by a project's Python:
+
+    cd build/demo && uv run python ../../benchmarks/features.py
 
 Times are medians of one process, so only their ratios mean anything.
 """
@@ -13,6 +16,7 @@ import importlib
 import json
 import resource
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -44,8 +48,8 @@ def project() -> Any:
     return lambda module: importlib.import_module(f"{name}.{module}")
 
 
-def new_day(of: Any, home: Path, spark: Any, days: int) -> list[float]:
-    """Seconds of refreshing one more day, a few times, after a history of so many days."""
+def new_day(of: Any, home: Path, spark: Any, days: int) -> tuple[float, float]:
+    """Seconds of merging and of refreshing one more day, after a history of so many days."""
     features = of("mlops.stages.features")
     table = of("features.delays").CARRIER_DELAYS
     platform = of("mlops.platform.local").LocalPlatform(spark, f"d{days}", home)
@@ -72,16 +76,16 @@ def new_day(of: Any, home: Path, spark: Any, days: int) -> list[float]:
     for first in range(0, days, 10):
         arrive(first, min(10, days - first))
         features.refresh(platform, table, START + (first + 10) * DAY)
-    found = []
+    merging, refreshing = [], []
     for day in range(days, days + RUNS + 1):
-        arrive(day, 1)
+        merging.append(seconds(lambda day=day: arrive(day, 1)))
         until = START + (day + 1) * DAY
-        found.append(seconds(lambda until=until: features.refresh(platform, table, until)))
-    return found[1:]
+        refreshing.append(seconds(lambda until=until: features.refresh(platform, table, until)))
+    return statistics.median(merging[1:]), statistics.median(refreshing[1:])
 
 
 def as_of_join(of: Any, words: bool) -> tuple[float, float]:
-    """Seconds of this project's as-of join in memory and of DuckDB's, of the same Arrow tables."""
+    """Seconds of this project's as-of join and of DuckDB's, of the same Arrow tables."""
     import duckdb
     import pyarrow as pa
 
@@ -112,7 +116,13 @@ def as_of_join(of: Any, words: bool) -> tuple[float, float]:
     peer.register("rows", rows)
 
     def ours() -> pa.Table:
-        return of("mlops.point_in_time").lookup_in_memory(questions, "at", [(table, rows)])
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            of("mlops.platform.point_in_time").looked_up(
+                questions, "at", ["n"], [(table, rows)], Path(folder)
+            ) as found,
+        ):
+            return found.read_all()
 
     def theirs() -> pa.Table:
         return peer.sql(
@@ -127,26 +137,72 @@ def as_of_join(of: Any, words: bool) -> tuple[float, float]:
     return statistics.median(a for a, _ in pairs), statistics.median(b for _, b in pairs)
 
 
+def memory(of: Any, home: Path, rows: int) -> None:
+    """Print the MB of a process that looks up so many rows in that many, from tables to a table."""
+    import pyarrow as pa
+    from deltalake import write_deltalake
+
+    Column, FeatureTable = (  # noqa: N806
+        getattr(of("mlops.declarations"), name) for name in ("Column", "FeatureTable")
+    )
+    features = tuple(Column(f"x{number}", "double", "") for number in range(8))
+    table = FeatureTable("known", "", ("k",), features, (), compute=None, max_age=3 * DAY)
+    platform = of("mlops.platform.local").LocalPlatform.connect("benchmark", home)
+    dice, part = np.random.default_rng(0), 500_000
+    for first in range(0, rows, part):
+        for name in ("asked", "known"):
+            seconds = (first + np.sort(dice.integers(0, part, part))) / rows * 86_400 * 90
+            times = (START.timestamp() * 1e6 + seconds * 1e6).astype("int64")
+            keys = np.char.add("key ", dice.integers(0, KEYS, part).astype(str))
+            columns = {"k": pa.array(keys)}
+            columns["available_at"] = pa.array(times).cast(pa.timestamp("us", "UTC"))
+            if name == "asked":
+                columns["n"] = pa.array(np.arange(first, first + part))
+            else:
+                columns |= {column.name: pa.array(dice.random(part)) for column in features}
+            write_deltalake(platform.path(name), pa.table(columns), mode="append")
+    asked = platform.read("asked").withColumnRenamed("available_at", "at")
+    keys = (Column("k", "string", ""), Column("at", "timestamp", ""), Column("n", "bigint", ""))
+    platform.create("answers", (*keys, *features), "Answers")
+    span = of("mlops.platform").Span("at", START, START + 91 * DAY)
+    platform.look_up_into("answers", asked, span, [table], ["n"])
+    assert platform.read("answers").count() == rows
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+
+
 def main() -> None:
     """Print the figures as JSON."""
     of = project()
+    if sys.argv[1:]:
+        with tempfile.TemporaryDirectory() as folder:
+            memory(of, Path(folder), int(sys.argv[1]))
+        return
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         spark = of("mlops.platform.local").LocalPlatform.connect("benchmark", home).spark
         new_day(of, home, spark, 10)  # compiles
-        short, long = (statistics.median(new_day(of, home, spark, days)) for days in (30, 300))
+        short, long = (new_day(of, home, spark, days) for days in (30, 300))
     whole, text = as_of_join(of, words=False), as_of_join(of, words=True)
+    some, many = (
+        int(subprocess.check_output([sys.executable, __file__, str(rows)], text=True))
+        for rows in (4 * ROWS, 16 * ROWS)
+    )
     figures = {
-        "new day after 30 days, s": round(short, 3),
-        "after 300 days, s": round(long, 3),
-        "ratio (at most 1.3)": round(long / short, 2),
+        "new day after 30 days, s": round(short[1], 3),
+        "after 300 days, s": round(long[1], 3),
+        "ratio (at most 1.3)": round(long[1] / short[1], 2),
+        "merge of a new day of a source after 30 days, s": round(short[0], 3),
+        "merge after 300 days, s": round(long[0], 3),
+        "ratio of merges": round(long[0] / short[0], 2),
         "as-of join of 1 M rows by a number, s": round(whole[0], 2),
         "DuckDB's, s": round(whole[1], 2),
         "ratio (at most 2)": round(whole[0] / whole[1], 2),
         "by a text, s": round(text[0], 2),
         "of DuckDB, s": round(text[1], 2),
         "its ratio (at most 2)": round(text[0] / text[1], 2),
-        "Python's peak memory, MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "memory of a process that looks up 4 M rows in 4 M, MB": some,
+        "16 M in 16 M, MB": many,
+        "ratio for four times the rows (bounded: 1)": round(many / some, 2),
     }
     json.dump(figures, sys.stdout, indent=2)
     print()

@@ -19,15 +19,14 @@ if TYPE_CHECKING:
 OBSERVATIONS = own("observations")
 
 
-def assemble(platform: Platform, since: datetime, until: datetime) -> DataFrame:
-    """Look the features up for predictions that are due in (since, until].
+def due(platform: Platform, since: datetime, until: datetime) -> DataFrame:
+    """What predictions are due for in (since, until], without features of tables.
 
-    Columns: the entity key, `predict_at`, the lookup keys and the features of the problem.
+    Columns: the entity key, `predict_at`, the lookup keys and the request features of the problem.
     """
     sources = {name: platform.read(name) for name in PROBLEM.observation_sources}
     asked = F.col("predict_at")
-    rows = PROBLEM.observations(**sources).where((asked > since) & (asked <= until))
-    return platform.look_up(rows, Span("predict_at", since, until), PROBLEM.feature_tables)
+    return PROBLEM.observations(**sources).where((asked > since) & (asked <= until))
 
 
 def observations(platform: Platform, since: datetime, until: datetime) -> DataFrame:

@@ -289,19 +289,19 @@ class Platform(ABC):
     def declare(self, table: FeatureTable) -> None:
         """Make a table that has been created known as a feature table."""
 
-    def look_up(self, rows: DataFrame, span: Span, tables: Sequence[FeatureTable]) -> DataFrame:
-        """Add the features of the tables as they were known at each row's time, of the span."""
-        from pyspark.sql import functions as F
+    @abstractmethod
+    def look_up_into(
+        self,
+        table: str,
+        rows: DataFrame,
+        span: Span,
+        tables: Sequence[FeatureTable],
+        keys: Sequence[str],
+    ) -> None:
+        """Merge the rows with the features of `tables` as they were known at each row's time.
 
-        from ..point_in_time import lookup
-
-        known = []
-        for table in tables:
-            features = self.read(table.name).where(F.col("available_at") <= span.until)
-            if table.max_age is not None:
-                features = features.where(F.col("available_at") > span.since - table.max_age)
-            known.append((table, features))
-        return lookup(rows, span.column, known)
+        All rows are of the span, and hold each of `keys` once.
+        """
 
     # -- streams --------------------------------------------------------------------------------
     @abstractmethod

@@ -152,9 +152,16 @@ class DatabricksPlatform(Platform):
         """Give it a primary key with its time, unless it has one."""
         feature_engineering.declare(self, table)
 
-    def look_up(self, rows: DataFrame, span: Span, tables: Sequence[FeatureTable]) -> DataFrame:
+    def look_up_into(
+        self,
+        table: str,
+        rows: DataFrame,
+        span: Span,
+        tables: Sequence[FeatureTable],
+        keys: Sequence[str],
+    ) -> None:
         """Have the feature engineering client do it, which notes who reads which features."""
-        return feature_engineering.look_up(self, rows, span.column, tables)
+        self.merge(table, feature_engineering.look_up(self, rows, span.column, tables), keys)
 
     def follow(self, table: str, changes: bool = False) -> DataFrame:
         """Stream the table."""

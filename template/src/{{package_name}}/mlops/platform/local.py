@@ -11,12 +11,13 @@ import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
+from urllib.parse import unquote, urlparse
 
 from deltalake import DeltaTable, Field, Schema, write_deltalake
 
@@ -25,6 +26,7 @@ from ..predictions import as_column
 from ..tables import Table
 from .base import JobRun, Platform, Span, Unscored, doubled, schema_of
 from .in_parts import PART, handed_over, in_order, parts_of
+from .point_in_time import InFiles, looked_up
 from .spark import start_session
 
 if TYPE_CHECKING:
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
 
 _PENDING = "pending"  # a column whose values are being written: metadata of its field
 _ROUNDING = timedelta(milliseconds=1)  # of the times in a table's log, which are cut off
+_MANY = 64 * 2**20  # bytes of files: rows of more are not held in memory
+_NEVER = datetime.min.replace(tzinfo=UTC)
 JOB_RUNS = "job_runs.jsonl"
 CATALOG = "spark_catalog"  # the only catalog that open-source Spark lets Delta manage
 
@@ -101,18 +105,20 @@ class LocalPlatform(Platform):
 
     def _open(self, table: str, span: Span | None = None) -> DataFrame:
         delta = self._table(table)
-        schema = _spark_schema(delta)
-        if span is None:
-            files = [unquote(uri) for uri in delta.file_uris()]
-        else:  # Spark would look into each file of a long history
-            files = [
-                str(self.path(table) / unquote(path))
-                for path, first, last in _files(delta, span.column)
-                if not (first and last) or (first <= span.until and last > span.since)
-            ]
+        schema, files = _spark_schema(delta), self._paths(delta, table, span)
         if not files:
             return self.spark.createDataFrame([], schema)
         return self.spark.read.schema(schema).parquet(*files)
+
+    def _paths(self, delta: DeltaTable, table: str, span: Span | None) -> list[str]:
+        """Those files that may have rows of the span: engines would look into each of them."""
+        if span is None:
+            return [unquote(uri) for uri in delta.file_uris()]
+        return [
+            str(self.path(table) / unquote(path))
+            for path, first, last in _files(delta, span.column)
+            if not (first and last) or (first <= span.until and last > span.since)
+        ]
 
     def _load(self, table: str, equal: Mapping[str, str], span: Span | None = None) -> pd.DataFrame:
         import pyarrow.compute as pc
@@ -157,7 +163,9 @@ class LocalPlatform(Platform):
         self, table: str, rows: DataFrame, keys: Sequence[str], latest_by: str | None = None
     ) -> None:
         """Collect the rows, which are few, and merge them."""
-        self._merge(table, rows.toArrow(), keys, latest_by)
+        collected = rows.toArrow()
+        if collected.num_rows:
+            self._merge(table, collected, keys, latest_by)
 
     def insert(self, table: str, rows: DataFrame, keys: Sequence[str], span: Span) -> None:
         """Collect the rows, and add those that are new."""
@@ -189,13 +197,16 @@ class LocalPlatform(Platform):
         schema = pa.schema(self._table(table.name).schema().to_arrow())
         columns = [column.name for column in table.columns]
         found = [dict(zip(columns, row, strict=True)) for row in rows]
-        self._merge(table.name, pa.Table.from_pylist(found, schema), table.keys)
+        if found:
+            self._merge(table.name, pa.Table.from_pylist(found, schema), table.keys)
 
     def _merge(
-        self, table: str, rows: pa.Table, keys: Sequence[str], latest_by: str | None = None
+        self,
+        table: str,
+        rows: pa.Table | pa.RecordBatchReader,
+        keys: Sequence[str],
+        latest_by: str | None = None,
     ) -> None:
-        if not rows.num_rows:
-            return
         newer = f"s.`{latest_by}` >= t.`{latest_by}`" if latest_by else None
         self._write(
             table,
@@ -214,14 +225,13 @@ class LocalPlatform(Platform):
     ) -> None:
         """Merge the rows; columns that the table lacks are added in a commit before.
 
-        Matches are looked for in the span, and rows of one that has none are only appended.
+        Matches are looked for in the span; where there can be none, rows are only appended.
 
         A merge of delta-rs that adds columns gives the table another id, on which streams that
         follow it end. Until the rows are there, the columns are pending, and not told of.
         """
         import pyarrow as pa
 
-        match = " AND ".join(f"(t.`{key}` IS NOT DISTINCT FROM s.`{key}`)" for key in keys)
         with self._lock("write"):  # of two merges into a table at once, one would fail
             delta = self._table(table)
             there = {field.name for field in delta.schema().fields}
@@ -236,13 +246,19 @@ class LocalPlatform(Platform):
             fields = delta.schema().fields
             pending = [field.name for field in fields if field.metadata.get(_PENDING) == "true"]
             known = _ends(delta, span.column) if span else None
-            if span and (known is None or known[1] <= span.since):
+            if not delta.file_uris() or (span and (known is None or known[1] <= span.since)):
                 types = {field.name: field.type for field in pa.schema(delta.schema().to_arrow())}
                 named = pa.schema([(name, types[name]) for name in rows.schema.names])
                 write_deltalake(delta, rows.cast(named), mode="append", schema_mode="merge")
             else:
-                where = f"{match} AND {_inside(span)}" if span else match
-                merger = delta.merge(rows, where, source_alias="s", target_alias="t")
+                # Only of rows in memory it takes note which keys there are.
+                held = rows if isinstance(rows, pa.Table) else rows.read_all()
+                where = " AND ".join(
+                    [_same(held, key) for key in keys] + ([_inside(span)] if span else [])
+                )
+                merger = delta.merge(
+                    held, where, source_alias="s", target_alias="t", streamed_exec=False
+                )
                 clauses(merger).execute()
             for name in pending:
                 self._table(table).alter.set_column_metadata(name, {_PENDING: "false"})
@@ -288,26 +304,32 @@ class LocalPlatform(Platform):
     def declare(self, table: FeatureTable) -> None:
         """Do nothing: only a workspace tells them from other tables."""
 
-    def look_up(self, rows: DataFrame, span: Span, tables: Sequence[FeatureTable]) -> DataFrame:
-        """Look the features up in memory: Spark would sort ten times as long."""
-        import pyarrow.compute as pc
-        from pyspark.sql.types import StructType
+    def look_up_into(
+        self,
+        table: str,
+        rows: DataFrame,
+        span: Span,
+        tables: Sequence[FeatureTable],
+        keys: Sequence[str],
+    ) -> None:
+        """Look the features up without Spark, which would sort ten times as long.
 
-        from ..point_in_time import lookup_in_memory
+        Neither the features nor the answers are held in memory, nor rows that may be many.
+        """
+        import pyarrow as pa
 
-        known, schema = [], list(rows.schema.fields)
-        for table in tables:
-            self._require(table.name)
-            delta = self._table(table.name)
-            limits = pc.field("available_at") <= span.until
-            if table.max_age is not None:
-                limits &= pc.field("available_at") > span.since - table.max_age
-            columns = [*table.keys, "available_at", *table.feature_names]
-            known.append((table, _rows(delta).to_table(columns=columns, filter=limits)))
-            fields = _spark_schema(delta)
-            schema += [fields[name] for name in table.feature_names]
-        found = lookup_in_memory(rows.toArrow(), span.column, known)
-        return self.spark.createDataFrame(found if len(found) else [], StructType(schema))
+        known = []
+        for features in tables:
+            self._require(features.name)
+            delta = self._table(features.name)
+            since = _NEVER if features.max_age is None else span.since - features.max_age
+            files = self._paths(delta, features.name, Span("available_at", since, span.until))
+            known.append((features, InFiles(pa.schema(delta.schema().to_arrow()), files)))
+        with TemporaryDirectory(dir=self.home, prefix="look-up-") as folder:
+            asked, spill = _collected(rows, Path(folder, "asked")), Path(folder, "spill")
+            if asked is not None:
+                with looked_up(asked, span.column, keys, known, spill) as answers:
+                    self._merge(table, answers, keys)
 
     # -- streams: Spark's own Delta source reads what delta-rs has written -------------------------
     def follow(self, table: str, changes: bool = False) -> DataFrame:
@@ -487,6 +509,25 @@ def _require_distinct(table: str, rows: pa.Table, keys: Sequence[str]) -> None:
     copies = counted.filter(pc.field("count_all") > 1)
     if copies.num_rows:
         raise ValueError(f"{doubled(table, keys)} Such as: {copies.slice(0, 1).to_pylist()[0]}.")
+
+
+def _collected(rows: DataFrame, folder: Path) -> pa.Table | InFiles | None:
+    """The rows; in files of the folder when there may be many, and None when there are none."""
+    from pyarrow.parquet import read_metadata
+
+    read = [Path(unquote(urlparse(uri).path)) for uri in rows.inputFiles()]
+    if sum(path.stat().st_size for path in read if path.exists()) <= _MANY:
+        found = rows.toArrow()
+        return found if found.num_rows else None
+    rows.write.parquet(str(folder))
+    files = {str(path): read_metadata(path) for path in folder.glob("*.parquet")}
+    schemas = [file.schema.to_arrow_schema() for file in files.values() if file.num_rows]
+    return InFiles(schemas[0], list(files)) if schemas else None
+
+
+def _same(rows: pa.Table, key: str) -> str:
+    """That a key is the same. Only by `=` does delta-rs see which files cannot have it."""
+    return f"t.`{key}` {'IS NOT DISTINCT FROM' if rows[key].null_count else '='} s.`{key}`"
 
 
 def _delta_schema(columns: Iterable[Column]) -> Schema:

@@ -10,9 +10,8 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from ..contract import bad_rows, good_rows, judge
-from ..declarations import Column, FeatureTable, Source
+from ..declarations import Column, Source
 from ..drift import count_rows, profile
-from ..point_in_time import lookup
 from .local import LocalPlatform
 
 NOON = datetime(2020, 1, 1, 12, tzinfo=UTC)
@@ -34,19 +33,10 @@ def compute(since: datetime, until: datetime, rows: DataFrame) -> DataFrame:
 
 
 SOURCE = Source("rows", "Rows", lambda spark, since, until: spark.range(0), COLUMNS, ("id",))
-TABLE = FeatureTable(
-    name="features",
-    description="Features",
-    keys=("kind",),
-    features=(Column("mean", "double", "Mean"),),
-    sources=("rows",),
-    compute=compute,
-    max_age=timedelta(days=1),
-)
 
 
 def main() -> None:
-    """Take rows in, compute a feature, look it up, keep the answer and profile it."""
+    """Take rows in, compute a feature, join it, keep the answer and profile it."""
     import pandas as pd
 
     with tempfile.TemporaryDirectory() as folder:
@@ -63,11 +53,11 @@ def main() -> None:
         platform.merge("rows", good_rows(judged), ["id"])
         start = NOON - timedelta(days=2)
         features = compute(start, NOON, platform.read("rows").where(F.col("available_at") > start))
-        described = (COLUMNS[1], *TABLE.features, COLUMNS[3])
+        described = (COLUMNS[1], Column("mean", "double", "Mean"), COLUMNS[3])
         platform.create("features", described, "Features")
         platform.merge("features", features, ["kind", "available_at"])
         asked = platform.read("rows").withColumnRenamed("available_at", "asked_at")
-        found = lookup(asked, "asked_at", [(TABLE, platform.read("features"))])
+        found = asked.join(platform.read("features").drop("available_at"), "kind")
         found = found.join(platform.read("rows").select("id"), "id", "left_anti").unionByName(found)
         answer = found.toPandas()
         profiles = {name: profile(answer[name]) for name in ("kind", "mean")}

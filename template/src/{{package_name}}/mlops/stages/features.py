@@ -11,7 +11,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from ..contract import bad_rows, good_rows, judge_features
-from ..datasets import OBSERVATIONS, assemble
+from ..datasets import OBSERVATIONS, due
 from ..declarations import Column, FeatureTable
 from ..platform import Platform, Span
 from ..tables import QUARANTINE, REFRESHES
@@ -52,10 +52,12 @@ def look_up(platform: Platform, as_of: datetime, anew: bool = False) -> None:
         since = known[1] - lateness(PROBLEM.observation_sources)
     if since >= until:
         return
-    rows = assemble(platform, since, until)
+    rows = due(platform, since, until)
     columns = [wanted.get(n) or Column(n, kind, "Key or time") for n, kind in rows.dtypes]
+    columns += [column for name, column in wanted.items() if name not in rows.columns]
     platform.create(OBSERVATIONS, columns, "Observations with the features known when due")
-    platform.merge(OBSERVATIONS, rows, [PROBLEM.entity_key])
+    span, keys = Span("predict_at", since, until), [PROBLEM.entity_key]
+    platform.look_up_into(OBSERVATIONS, rows, span, PROBLEM.feature_tables, keys)
 
 
 def bring_up(platform: Platform, table: FeatureTable, as_of: datetime) -> None:
