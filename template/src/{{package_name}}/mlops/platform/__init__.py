@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from .base import JobRun, LookedUp, MissingTableError, Platform, Span, Unscored, naive
+from .base import JobRun, LookedUp, MissingTableError, Platform, Span, Unscored, naive, time_of
 
 __all__ = [
     "JobRun",
@@ -15,6 +15,7 @@ __all__ = [
     "Unscored",
     "connect",
     "naive",
+    "time_of",
 ]
 
 

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -19,6 +19,7 @@ from ..tables import Table
 if TYPE_CHECKING:
     import pandas as pd
     from mlflow.models.model import ModelInfo
+    from pyspark.sql import Column as SparkColumn
     from pyspark.sql import DataFrame, SparkSession
     from pyspark.sql.types import StructType
 
@@ -76,6 +77,16 @@ def naive(time: datetime) -> pd.Timestamp:
     import pandas as pd
 
     return pd.Timestamp(time).tz_convert(None)
+
+
+def time_of(rows: DataFrame, which: SparkColumn) -> datetime | None:
+    """A time that is an aggregate of the rows, such as the first, in UTC; None of no rows."""
+    from pyspark.sql import functions as F
+
+    row = rows.agg(F.unix_micros(which)).first()
+    if row is None or row[0] is None:
+        return None
+    return datetime.fromtimestamp(row[0] / 1e6, tz=UTC)
 
 
 def doubled(table: str, keys: Sequence[str]) -> str:

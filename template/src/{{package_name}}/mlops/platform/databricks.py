@@ -301,7 +301,8 @@ class DatabricksPlatform(Platform):
             *features,
             F.element_at("prediction", -1).alias("prediction"),
         )
-        self.insert(table.name, scored, table.keys, rows.span)
+        # Observations hold each key once.
+        self._merge(table.name, scored, table.keys, _INSERT, where=_inside(rows.span))
 
     def user(self) -> str:
         """Ask the session."""

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import partial, reduce
 
-from pyspark.sql import Column as SparkColumn
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from ..contract import bad_rows, good_rows, judge_features
 from ..datasets import OBSERVATIONS, due
 from ..declarations import Column, FeatureTable
-from ..platform import Platform, Span
+from ..platform import Platform, Span, time_of
 from ..tables import QUARANTINE, REFRESHES
 from ..team import PROBLEM
 from . import TaskValues, entry_point, names
@@ -152,14 +151,6 @@ def _report(
     if bad:
         platform.record(QUARANTINE, bad_rows(table, judged))
     platform.record(REFRESHES, [(table.name, as_of, since, rows, bad)])
-
-
-def time_of(rows: DataFrame, which: SparkColumn) -> datetime | None:
-    """A time that is an aggregate of the rows, such as the first, in UTC; None of no rows."""
-    row = rows.agg(F.unix_micros(which)).first()
-    if row is None or row[0] is None:
-        return None
-    return datetime.fromtimestamp(row[0] / 1e6, tz=UTC)
 
 
 def lateness(names: tuple[str, ...]) -> timedelta:

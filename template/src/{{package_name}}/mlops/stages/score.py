@@ -7,12 +7,11 @@ from datetime import datetime
 from pyspark.sql import functions as F
 
 from ..datasets import OBSERVATIONS, require_fresh
-from ..platform import Platform, Span, Unscored
+from ..platform import Platform, Span, Unscored, time_of
 from ..registry import CHAMPION, SHADOW, Registry
 from ..tables import PREDICTIONS
 from ..team import PROBLEM
 from . import TaskValues, entry_point
-from .features import time_of
 from .ingest import BEGINNING
 
 
