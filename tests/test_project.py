@@ -19,7 +19,7 @@ from conftest import ROOT, answers_of, commit, render
 from test_repo import RESERVED
 
 UNTIL = "2013-04"
-PATIENCE = 600  # seconds: no step of these tests comes near it
+PATIENCE = 1800  # seconds: no step of these tests comes near it
 LOCK = ROOT / "build/test-uv.lock"  # a resolution takes half a minute, its reuse a second
 # What `make test ARGS=...` hands down is not meant for the make of a project.
 USER = {name: value for name, value in os.environ.items() if name not in ("ARGS", "MAKEFLAGS")}
@@ -287,16 +287,6 @@ def test_requirements_resolve_for_other_pythons(project: Path, python: str) -> N
     uv = shutil.which("uv") or ROOT / ".uv/bin/uv"
     command = [uv, "pip", "compile", "--quiet", "--python-version", python, "pyproject.toml"]
     assert "mlflow==" in finish(*command, "--group", "local", "--group", "checks", cwd=project)
-
-
-@pytest.mark.full
-def test_regression_project(template: Path, tmp_path: Path) -> None:
-    project = render(
-        template, tmp_path / "project", task="regression", project_name="Minutes 🚀 'late'"
-    )
-    commit(project)
-    finish("make", "check", cwd=project)
-    finish("make", "test", cwd=project)
 
 
 @pytest.mark.full

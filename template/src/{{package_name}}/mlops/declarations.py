@@ -18,14 +18,26 @@ Task = Literal["classification", "regression"]
 Refresh = Literal["batch", "stream"]
 
 
+# What a default may be; a number is not a truth value.
+_DEFAULTS: dict[str, type | tuple[type, ...]] = {
+    "boolean": bool,
+    "string": str,
+    **dict.fromkeys(("tinyint", "smallint", "int", "bigint"), int),
+    **dict.fromkeys(("float", "double"), (int, float)),
+}
+
+
 @dataclass(frozen=True)
 class Column:
     """One documented column.
 
     `type` is a Spark SQL type. `check` is a Spark SQL condition that a good row meets (null passes
     it, NaN does not); `nullable=False` demands a value, which NaN is not. `default` is what a
-    lookup of a feature gives where it finds no value; a default is not checked. A `retired` feature
-    is kept up for versions that were trained with it; new ones are trained without.
+    lookup of a feature gives where it finds no value; it need not meet the `check`. A `retired`
+    feature is kept up for versions that were trained with it; new ones are trained without.
+
+    Raises:
+        ValueError: the default is not of the column's type.
     """
 
     name: str
@@ -35,6 +47,17 @@ class Column:
     check: str | None = None
     default: float | str | None = None
     retired: bool = False
+
+    def __post_init__(self) -> None:
+        kind = self.type.lower()
+        fits = isinstance(self.default, _DEFAULTS.get(kind, object))
+        if self.default is not None and (
+            not fits or isinstance(self.default, bool) != (kind == "boolean")
+        ):
+            raise ValueError(
+                f"Column {self.name}: its default {self.default!r} is no {self.type}. "
+                "Fix: give one that is, or none."
+            )
 
     @property
     def ddl(self) -> str:

@@ -8,6 +8,7 @@ import grp
 import json
 import logging
 import os
+import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -15,7 +16,6 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlparse
 
@@ -314,7 +314,8 @@ class LocalPlatform(Platform):
     ) -> None:
         """Look the features up without Spark, which would sort ten times as long.
 
-        Neither the features nor the answers are held in memory, nor rows that may be many.
+        Features are not held in memory, nor are rows that may be many; answers only where they are
+        merged into what is there already.
         """
         import pyarrow as pa
 
@@ -325,8 +326,8 @@ class LocalPlatform(Platform):
             since = _NEVER if features.max_age is None else span.since - features.max_age
             files = self._paths(delta, features.name, Span("available_at", since, span.until))
             known.append((features, InFiles(pa.schema(delta.schema().to_arrow()), files)))
-        with TemporaryDirectory(dir=self.home, prefix="look-up-") as folder:
-            asked, spill = _collected(rows, Path(folder, "asked")), Path(folder, "spill")
+        with self._lock("look_up"), _scratch(self.home / "look_up") as folder:
+            asked, spill = _collected(rows, folder / "asked"), folder / "spill"
             if asked is not None:
                 with looked_up(asked, span.column, keys, known, spill) as answers:
                     self._merge(table, answers, keys)
@@ -511,6 +512,17 @@ def _require_distinct(table: str, rows: pa.Table, keys: Sequence[str]) -> None:
         raise ValueError(f"{doubled(table, keys)} Such as: {copies.slice(0, 1).to_pylist()[0]}.")
 
 
+@contextmanager
+def _scratch(folder: Path) -> Iterator[Path]:
+    """An empty folder that is gone afterwards; that of a run that was killed is in its way."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
+
+
 def _collected(rows: DataFrame, folder: Path) -> pa.Table | InFiles | None:
     """The rows; in files of the folder when there may be many, and None when there are none."""
     from pyarrow.parquet import read_metadata
@@ -526,8 +538,16 @@ def _collected(rows: DataFrame, folder: Path) -> pa.Table | InFiles | None:
 
 
 def _same(rows: pa.Table, key: str) -> str:
-    """That a key is the same. Only by `=` does delta-rs see which files cannot have it."""
-    return f"t.`{key}` {'IS NOT DISTINCT FROM' if rows[key].null_count else '='} s.`{key}`"
+    """That a key is the same, null and NaN included.
+
+    Only by `=` does delta-rs see which files cannot have it, and does not know where NaN is.
+    """
+    from pyarrow.types import is_floating
+
+    values = rows[key]
+    if values.null_count or is_floating(values.type):
+        return f"(t.`{key}` IS NOT DISTINCT FROM s.`{key}`)"
+    return f"t.`{key}` = s.`{key}`"
 
 
 def _delta_schema(columns: Iterable[Column]) -> Schema:

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from duckdb import DuckDBPyConnection
 
-MEMORY = "1GB"  # what takes more is spilled
+MEMORY = os.environ.get("MLOPS_LOOK_UP_MEMORY", "1GB")  # what takes more is spilled
+_THREADS = 4  # each wants a share of it that is not spilled
 
 
 class InFiles(NamedTuple):
@@ -45,6 +46,9 @@ def looked_up(
 
     They are sorted by that time and by their own `keys`. `spill` is a folder that can be removed
     afterwards.
+
+    Raises:
+        MemoryError: what cannot be spilled takes more than MEMORY, such as rows of many kilobytes.
     """
     import duckdb
     import pyarrow as pa
@@ -52,7 +56,7 @@ def looked_up(
     config: dict[str, str | bool | int | float | list[str]] = {
         "memory_limit": MEMORY,
         "temp_directory": str(spill),
-        "threads": os.cpu_count() or 1,
+        "threads": min(os.cpu_count() or 1, _THREADS),
         "preserve_insertion_order": False,
     }
     with duckdb.connect(config=config) as engine:
@@ -71,7 +75,14 @@ def looked_up(
         order = ", ".join(f'asked."{name}"' for name in (at, *keys))
         found = engine.sql(f"SELECT {', '.join(picked)} FROM {' '.join(joined)} ORDER BY {order}")
         schema = pa.schema([(field.name, field.type) for field in fields])
-        yield found.to_arrow_reader(PART).cast(schema)
+        try:
+            answers = found.to_arrow_reader(PART).cast(schema)
+        except duckdb.OutOfMemoryException:
+            raise MemoryError(
+                f"Looking features up needs more than {MEMORY}. Fix: set the environment variable "
+                "MLOPS_LOOK_UP_MEMORY, such as to 4GB."
+            ) from None
+        yield answers
 
 
 def _name(engine: DuckDBPyConnection, name: str, rows: pa.Table | InFiles) -> None:
