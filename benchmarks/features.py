@@ -106,11 +106,9 @@ def as_of_join(of: Any, words: bool) -> tuple[float, float]:
     known["x"], known["y"] = dice.random(len(known)), dice.random(len(known))
     asked["n"] = np.arange(ROWS)
     questions, rows = arrow(asked), arrow(known)
-    Column, FeatureTable = (  # noqa: N806
-        getattr(of("mlops.declarations"), name) for name in ("Column", "FeatureTable")
-    )
-    columns = (Column("x", "double", ""), Column("y", "double", ""))
-    table = FeatureTable("f", "", ("k",), columns, (), compute=None)
+    declared = of("mlops.declarations")
+    columns = tuple(declared.Column(name, "double", "") for name in "xy")
+    table = declared.FeatureTable("f", "", ("k",), columns, (), compute=None)
     peer = duckdb.connect(config={"threads": 2})
     peer.register("questions", questions)
     peer.register("rows", rows)
@@ -142,17 +140,15 @@ def memory(of: Any, home: Path, rows: int) -> None:
     import pyarrow as pa
     from deltalake import write_deltalake
 
-    Column, FeatureTable = (  # noqa: N806
-        getattr(of("mlops.declarations"), name) for name in ("Column", "FeatureTable")
-    )
-    features = tuple(Column(f"x{number}", "double", "") for number in range(8))
-    table = FeatureTable("known", "", ("k",), features, (), compute=None, max_age=3 * DAY)
+    declared = of("mlops.declarations")
+    features = tuple(declared.Column(f"x{number}", "double", "") for number in range(8))
+    table = declared.FeatureTable("known", "", ("k",), features, (), compute=None, max_age=3 * DAY)
     platform = of("mlops.platform.local").LocalPlatform.connect("benchmark", home)
     dice, part = np.random.default_rng(0), 500_000
     for first in range(0, rows, part):
         for name in ("asked", "known"):
-            seconds = (first + np.sort(dice.integers(0, part, part))) / rows * 86_400 * 90
-            times = (START.timestamp() * 1e6 + seconds * 1e6).astype("int64")
+            since = (first + np.sort(dice.integers(0, part, part))) / rows * 86_400 * 90
+            times = (START.timestamp() * 1e6 + since * 1e6).astype("int64")
             keys = np.char.add("key ", dice.integers(0, KEYS, part).astype(str))
             columns = {"k": pa.array(keys)}
             columns["available_at"] = pa.array(times).cast(pa.timestamp("us", "UTC"))
@@ -162,8 +158,8 @@ def memory(of: Any, home: Path, rows: int) -> None:
                 columns |= {column.name: pa.array(dice.random(part)) for column in features}
             write_deltalake(platform.path(name), pa.table(columns), mode="append")
     asked = platform.read("asked").withColumnRenamed("available_at", "at")
-    keys = (Column("k", "string", ""), Column("at", "timestamp", ""), Column("n", "bigint", ""))
-    platform.create("answers", (*keys, *features), "Answers")
+    asks = (declared.Column(name, kind, "") for name, kind in asked.dtypes)
+    platform.create("answers", (*asks, *features), "Answers")
     span = of("mlops.platform").Span("at", START, START + 91 * DAY)
     platform.look_up_into("answers", asked, span, [table], ["n"])
     assert platform.read("answers").count() == rows
