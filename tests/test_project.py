@@ -19,7 +19,7 @@ from conftest import ROOT, answers_of, commit, render
 from test_repo import RESERVED
 
 UNTIL = "2013-04"
-PATIENCE = 1800  # seconds: no step of these tests comes near it
+PATIENCE = 600  # seconds: no step of these tests comes near it
 LOCK = ROOT / "build/test-uv.lock"  # a resolution takes half a minute, its reuse a second
 # What `make test ARGS=...` hands down is not meant for the make of a project.
 USER = {name: value for name, value in os.environ.items() if name not in ("ARGS", "MAKEFLAGS")}
@@ -31,7 +31,7 @@ SMALL_TEXT = """
 """
 
 
-def finish(*command: str | Path, cwd: Path, **environment: str) -> str:
+def finish(*command: str | Path, cwd: Path, patience: float = PATIENCE, **environment: str) -> str:
     """Run a command to its end; its output, which is the message when it fails."""
     done = subprocess.run(
         command,
@@ -40,21 +40,25 @@ def finish(*command: str | Path, cwd: Path, **environment: str) -> str:
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        timeout=PATIENCE,
+        timeout=patience,
     )
     assert done.returncode == 0, done.stdout[-8000:]
     return done.stdout
+
+
+def set_up(project: Path) -> str:
+    """Commit a rendered project and make it ready; what that says."""
+    commit(project)
+    if LOCK.exists():
+        shutil.copy(LOCK, project / "uv.lock")
+    return finish("make", "setup", cwd=project, CI="")  # in CI a stale lock would be an error
 
 
 @pytest.fixture(scope="module")
 def project(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The default answers, rendered, committed and set up."""
     project = render(template, tmp_path_factory.mktemp("made") / "project")
-    commit(project)
-    if LOCK.exists():
-        shutil.copy(LOCK, project / "uv.lock")
-    output = finish("make", "setup", cwd=project, CI="")  # in CI a stale lock would be an error
-    assert "Java" in output, "setup says which Java it uses"
+    assert "Java" in set_up(project), "setup says which Java it uses"
     LOCK.parent.mkdir(exist_ok=True)
     shutil.copy(project / "uv.lock", LOCK)
     return project

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import commit, render
-from test_project import LOCK, finish
+from conftest import render
+from test_project import finish, set_up
 from test_render import CASES
 
 PROJECTS: dict[str, dict[str, Any]] = {
@@ -38,10 +37,7 @@ def project(
     """A project of one kind of answers, rendered, committed and set up."""
     made = tmp_path_factory.mktemp(request.param) / "project"
     project = render(template, made, **PROJECTS[request.param])
-    commit(project)
-    if LOCK.exists():
-        shutil.copy(LOCK, project / "uv.lock")
-    finish("make", "setup", cwd=project, CI="")
+    set_up(project)
     return project
 
 
@@ -55,4 +51,4 @@ def test_its_tests_of_the_bundle(project: Path) -> None:
 
 @pytest.mark.full  # some minutes each
 def test_all_its_tests(project: Path) -> None:
-    assert " passed" in finish("make", "test-full", cwd=project, CI="")
+    assert " passed" in finish("make", "test-full", cwd=project, patience=1800, CI="")
